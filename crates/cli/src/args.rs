@@ -1,0 +1,251 @@
+//! Every command and flag, documented where it is defined; `docs/cli.md` is made from here.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lare_data::{Split, Task};
+use std::path::PathBuf;
+
+/// Asks, trains and looks inside vision-language models that reason by looking again.
+#[derive(Debug, Parser)]
+#[command(name = "lare", version, propagate_version = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Print results as JSON, one object a line; errors become objects on stderr.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer a question about a picture, and show where the model looked.
+    Ask(Ask),
+    /// Train a model from a run config.
+    Train(Train),
+    /// Write samples of the refocus suite as files.
+    MakeData(MakeData),
+    /// Show a saved trace again, without the model.
+    Report(Report),
+    /// Show what a model folder holds, and whether it loads.
+    Inspect(Inspect),
+    /// Check this machine and the model inside the program.
+    Doctor,
+    /// Print the completion script of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages.
+    Man {
+        /// The folder to write them to; it must exist.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Print a generated page of the documentation.
+    #[command(hide = true)]
+    Docs {
+        /// Which page.
+        page: Page,
+    },
+}
+
+/// `lare ask`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: lare ask examples/desk.png \"What is written on the object left of the cat?\"")]
+pub struct Ask {
+    /// The picture: PNG, JPEG, GIF, WebP or BMP; `-` reads it from standard input.
+    pub picture: PathBuf,
+
+    /// The question.
+    #[arg(required_unless_present = "questions", conflicts_with = "questions")]
+    pub question: Option<String>,
+
+    /// Ask every line of this file instead; answers come in the same order.
+    #[arg(long, value_name = "FILE")]
+    pub questions: Option<PathBuf>,
+
+    /// The model folder to use instead of the model inside the program.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+
+    /// Latent steps: a number, or `auto` to let the model stop when it is done.
+    #[arg(long, value_name = "N|auto", default_value = "auto")]
+    pub steps: StepCount,
+
+    /// With `--steps auto`: the model stops when it is this sure, 0 to 1.
+    #[arg(long, value_name = "P", default_value_t = 0.5)]
+    pub halt_threshold: f32,
+
+    /// 0 says the most likely words; above, words are drawn at random.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
+
+    /// With a temperature: draw among the likeliest words that together have this probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+
+    /// Where random draws start; the same seed gives the same answer.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Most tokens of an answer.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_tokens: usize,
+
+    /// Where to write the picture of all looks; by default PICTURE.looks.png in the current folder. With
+    /// `--questions` or `--trace` only when given.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_looks", "questions"])]
+    pub looks: Option<PathBuf>,
+
+    /// Write no picture of the looks.
+    #[arg(long)]
+    pub no_looks: bool,
+
+    /// Write the whole trace to this folder: trace.json, a picture a step, an animation and index.html; with
+    /// `--questions` one numbered folder a question.
+    #[arg(long, value_name = "DIR")]
+    pub trace: Option<PathBuf>,
+}
+
+/// `lare train`.
+#[derive(Debug, Args)]
+#[command(after_help = "Ctrl-C ends the run with a checkpoint and exit code 130; pressed again, it ends at once.")]
+pub struct Train {
+    /// The run config, for example configs/nano.toml.
+    pub config: PathBuf,
+
+    /// The run's folder; by default runs/NAME, with the config's name.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Go on from the newest checkpoint in the run's folder.
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Start from the weights of this checkpoint folder instead of random ones.
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
+
+    /// End with a checkpoint after this step, to go on later with `--resume`.
+    #[arg(long, value_name = "STEP")]
+    pub stop_after: Option<usize>,
+}
+
+/// `lare make-data`.
+#[derive(Debug, Args)]
+pub struct MakeData {
+    /// The part of the suite: train, val, iid, style, hops, dense or size.
+    #[arg(long, default_value_t = Split::Iid)]
+    pub split: Split,
+
+    /// The tasks, separated by commas: read, locate, hop, compare, count, relate, odd, path, chart; by default all.
+    #[arg(long, value_delimiter = ',', value_name = "TASKS")]
+    pub tasks: Vec<Task>,
+
+    /// Samples of each task.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub count: u64,
+
+    /// Number of the first sample; the same number is the same sample everywhere.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub first: u64,
+
+    /// The form.
+    #[arg(long, value_enum, default_value_t = Format::Folder)]
+    pub format: Format,
+
+    /// The file or folder to write; it must not exist.
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+}
+
+/// Forms of data that `lare make-data` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A folder with samples.jsonl and PNG pictures.
+    Folder,
+    /// One parquet file with embedded pictures, for Hugging Face datasets (needs the feature `parquet`).
+    Parquet,
+    /// A folder with llava.json and PNG pictures.
+    Llava,
+    /// One TSV with base64 pictures, for VLMEvalKit.
+    Tsv,
+    /// One PNG of all samples with their regions, to look at.
+    Sheet,
+}
+
+/// `lare report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// A trace: the folder that `lare ask --trace` wrote, or its trace.json.
+    pub trace: PathBuf,
+
+    /// The picture that was asked about; needed to draw.
+    #[arg(long, value_name = "FILE", requires = "out")]
+    pub picture: Option<PathBuf>,
+
+    /// Draw the trace again into this folder.
+    #[arg(long, value_name = "DIR", requires = "picture")]
+    pub out: Option<PathBuf>,
+}
+
+/// `lare inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 1: the model does not load; the reason is printed.")]
+pub struct Inspect {
+    /// The model folder, or `embedded` for the model inside the program.
+    #[arg(default_value = crate::embedded::NAME)]
+    pub model: PathBuf,
+
+    /// List every tensor with its shape and number type.
+    #[arg(long)]
+    pub tensors: bool,
+}
+
+/// Pages that the program writes about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Page {
+    /// Every command and flag.
+    Cli,
+    /// Every key of a run config.
+    Config,
+}
+
+/// How many latent steps to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepCount {
+    /// Until the halting head says so.
+    Auto,
+    /// So many.
+    Fixed(usize),
+}
+
+impl std::str::FromStr for StepCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => text.parse().map(Self::Fixed).map_err(|_| "expected a number of steps, or `auto`".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn steps_are_a_number_or_auto() {
+        assert_eq!(["auto", "0", "4"].map(|t| t.parse()), [Ok(StepCount::Auto), Ok(StepCount::Fixed(0)), Ok(StepCount::Fixed(4))]);
+        assert!("many".parse::<StepCount>().is_err());
+    }
+}

@@ -1,0 +1,56 @@
+//! `lare`: asks, trains and looks inside vision-language models that reason by looking again.
+//!
+//! Job: turn arguments into calls of the other crates, and what they return into text, JSON and an exit code.
+//!
+//! Invariants: nothing prints outside [`messages`]; nothing outside this crate reads the environment. Results go to
+//! stdout and everything else to stderr. Exit code 0: done. 1: done, and the answer is no. 2: could not be done.
+//! 130: training was interrupted and left a checkpoint.
+//!
+//! ```text
+//! lare ask examples/desk.png "What is written on the object left of the cat?"
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod args;
+mod commands;
+mod embedded;
+mod failure;
+mod files;
+mod messages;
+mod strip;
+
+use args::{Arguments, Command};
+use clap::Parser;
+use commands::Outcome;
+use messages::Messages;
+use std::process::ExitCode;
+
+/// candle allocates and frees every intermediate tensor: training is 1.4 times faster than with the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let messages = Messages::new(arguments.json);
+    let done = match &arguments.command {
+        Command::Ask(ask) => commands::ask::run(ask, &messages),
+        Command::Train(train) => commands::train::run(train, &messages),
+        Command::MakeData(make) => commands::make_data::run(make, &messages),
+        Command::Report(report) => commands::report::run(report, &messages),
+        Command::Inspect(inspect) => commands::inspect::run(inspect, &messages),
+        Command::Doctor => commands::doctor::run(&messages),
+        Command::Completions { shell } => commands::docs::completions(*shell, &messages),
+        Command::Man { folder } => commands::docs::man(folder, &messages),
+        Command::Docs { page } => commands::docs::page(*page, &messages),
+    };
+    // A result that could not be written, to a full disk for example, was not given.
+    match done.and_then(|outcome| messages.flush().map(|()| outcome)) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(failure) => {
+            messages.failure(&failure);
+            ExitCode::from(2)
+        }
+    }
+}

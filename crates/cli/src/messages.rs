@@ -1,0 +1,205 @@
+//! The only file that prints.
+//!
+//! Results go to stdout and survive a pipe: with `--json` they are objects, one a line. Everything else goes to
+//! stderr and makes sense without colour. A reader that closes the pipe early ends the output and nothing else;
+//! a disk that is full is an error, because the result was not given.
+
+use crate::failure::Failure;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// What a command found out, in both forms.
+pub trait Report {
+    /// For people.
+    fn text(&self) -> String;
+    /// For programs.
+    fn json(&self) -> Value;
+}
+
+/// How this run talks.
+pub struct Messages {
+    json: bool,
+    colour: bool,
+    live: bool,
+}
+
+/// Time between two lines of progress where no bar can be drawn.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Messages {
+    /// Looks at the terminal and at `NO_COLOR`.
+    pub fn new(json: bool) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { json, colour: terminal && !plain, live: terminal && !json }
+    }
+
+    /// Whether results are JSON.
+    pub fn wants_json(&self) -> bool {
+        self.json
+    }
+
+    /// Gives a result, in the form that was asked for.
+    pub fn report(&self, report: &dyn Report) -> Result<(), Failure> {
+        match self.json {
+            true => self.result(&report.json().to_string()),
+            false => self.result(report.text().trim_end_matches('\n')),
+        }
+    }
+
+    /// Gives a result as it is, and ends the line.
+    pub fn result(&self, text: &str) -> Result<(), Failure> {
+        given(writeln!(io::stdout().lock(), "{text}"))
+    }
+
+    /// Makes sure that what was given has arrived.
+    pub fn flush(&self) -> Result<(), Failure> {
+        given(io::stdout().lock().flush())
+    }
+
+    /// Says what a person may want to know; with `--json` nobody asks.
+    pub fn note(&self, text: &str) {
+        if !self.json {
+            say(text);
+        }
+    }
+
+    /// Says what a person should know.
+    pub fn warning(&self, text: &str) {
+        say(&format!("{} {text}", self.paint("33", "warning:")));
+    }
+
+    /// Says why something could not be done; with `--json` as one object on stderr.
+    pub fn failure(&self, failure: &Failure) {
+        match self.json {
+            true => say(&failure.json().to_string()),
+            false => say(&self.rendered(failure)),
+        }
+    }
+
+    /// Shows how far a long task is: a bar on a terminal, a line now and then elsewhere, nothing with `--json`.
+    /// Without `total` the bar only turns.
+    pub fn progress(&self, what: &str, total: Option<u64>) -> Progress {
+        let bar = match total {
+            Some(total) => ProgressBar::new(total).with_style(style("{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}")),
+            None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}  {elapsed}")),
+        };
+        bar.set_draw_target(if self.live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+        bar.set_message(what.to_owned());
+        if self.live {
+            bar.enable_steady_tick(Duration::from_millis(250));
+        }
+        Progress { bar, lines: !self.live && !self.json, last_line: None }
+    }
+
+    fn rendered(&self, failure: &Failure) -> String {
+        let mut text = format!("{} {}", self.paint("1;31", "error:"), failure.summary);
+        for part in &failure.parts {
+            text.push_str(&format!("\n  {part}"));
+        }
+        if let Some(hint) = &failure.hint {
+            text.push_str(&format!("\n\n{} {hint}", self.paint("36", "hint:")));
+        }
+        text
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// How far a long task is.
+pub struct Progress {
+    bar: ProgressBar,
+    lines: bool,
+    last_line: Option<Instant>,
+}
+
+impl Progress {
+    /// So much is done, and this is how it stands.
+    pub fn at(&mut self, done: u64, status: impl Into<String>) {
+        let status = status.into();
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if self.lines && due {
+            let of = self.bar.length().map(|total| format!("{done}/{total}  ")).unwrap_or_default();
+            say(&format!("{of}{status}"));
+            self.last_line = Some(Instant::now());
+        }
+        self.bar.set_position(done);
+        self.bar.set_message(status);
+    }
+
+    /// Says something that stays above the bar.
+    pub fn note(&self, text: &str) {
+        if self.lines {
+            say(text);
+        } else {
+            self.bar.println(text);
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// `template` is one of this file's own.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// A line on stderr. Nobody is left to tell when that fails.
+fn say(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// A reader that has gone away has what it wanted.
+fn given(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => {
+            Err(Failure::new("the result could not be written to stdout").part("got", error).hint("free some space, or write elsewhere"))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Messages = Messages { json: false, colour: false, live: false };
+
+    #[test]
+    fn an_error_names_the_thing_its_parts_and_the_way_out() {
+        let failure = Failure::new("`x` is wrong").part("expected", 1).part("got", 2).hint("say 1");
+        assert_eq!(PLAIN.rendered(&failure), "error: `x` is wrong\n  expected  1\n  got       2\n\nhint: say 1");
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_colour() {
+        let failure = Failure::new("`x` is wrong").hint("say 1");
+        let painted = Messages { colour: true, ..PLAIN }.rendered(&failure);
+        let bare: String = painted.split('\x1b').map(|part| part.split_once('m').map_or(part, |(_, text)| text)).collect();
+        assert_eq!(bare, PLAIN.rendered(&failure));
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+        assert_eq!(given(Err(ErrorKind::BrokenPipe.into())), Ok(()));
+        assert!(given(Err(ErrorKind::StorageFull.into())).is_err());
+    }
+
+    #[test]
+    fn every_progress_style_is_valid() {
+        for total in [None, Some(3)] {
+            let mut progress = PLAIN.progress("working", total);
+            progress.at(1, "half way");
+            progress.finish();
+        }
+        assert!(ProgressStyle::with_template("{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}").is_ok());
+    }
+}

@@ -1,0 +1,37 @@
+//! A model, used: pictures and questions in, answers with everything that led to them out.
+//!
+//! [`Assistant`] is a loaded model; [`session::answer`] answers a batch of questions, several pictures and shapes at
+//! once, and tells of every look and word as it happens; [`record::record`] turns an answer into a trace.
+//!
+//! Invariants: no gradients, no printing, no environment, no files but those of a model folder. The same seed gives
+//! the same answer. A row of a batch answers as the row alone.
+//!
+//! ```no_run
+//! use lare_infer::{Assistant, Batch, Options, Question, session};
+//!
+//! let assistant = Assistant::from_folder("runs/nano/model".as_ref())?;
+//! let picture = lare_data::image::open("desk.png".as_ref())?;
+//! let question = Question { picture: 0, text: "What is on the cup?", options: Options::of(&assistant) };
+//! let batch = Batch { pictures: &[&picture], questions: &[question] };
+//! let answers = session::answer(&assistant, &batch, &mut |_| ())?;
+//! assert_eq!(answers.len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod draw;
+mod error;
+pub mod inspect;
+pub mod load;
+pub mod record;
+pub mod sampler;
+pub mod session;
+
+pub use candle_core::Device;
+pub use error::{Error, Result};
+pub use load::{Assistant, Files};
+pub use sampler::{Sampler, Sampling};
+pub use session::{Answer, Batch, Event, Finish, LookReport, Options, Question, Steps};
+
+#[cfg(test)]
+mod tiny;

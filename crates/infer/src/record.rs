@@ -1,0 +1,84 @@
+//! From an answer to the record that a trace keeps of it.
+
+use crate::draw::Drawing;
+use crate::{Answer, Assistant};
+use lare_data::Picture;
+use lare_trace::{InputInfo, ModelInfo, Record, SCHEMA, SmallPicture, StepRecord};
+
+/// What was asked, as far as the answer itself does not know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The original picture, upright.
+    pub picture: &'a Picture,
+    /// SHA-256 of its file, in hex; see [`crate::load::sha256`].
+    pub picture_hash: &'a str,
+    /// The question, word for word.
+    pub question: &'a str,
+    /// Where sampling started.
+    pub seed: u64,
+}
+
+/// The record of one answer. `drawings` has a picture for each look, or none at all.
+#[must_use]
+pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &[Drawing]) -> Record {
+    let steps = answer.looks.iter().enumerate().map(|(index, look)| StepRecord {
+        index,
+        weights: look.scores.clone(),
+        selected: look.chosen.clone(),
+        nearest_words: look.nearest.clone(),
+        gate_mean: look.gate_mean,
+        halt_probability: look.halt_probability,
+        latent_norm: look.latent_norm,
+        time_ms: look.time_ms,
+        region: None,
+        thought_picture: drawings.get(index).map(|d| SmallPicture {
+            width: d.side as u32,
+            height: d.side as u32,
+            rgb: d.rgb.clone(),
+        }),
+    });
+    Record {
+        schema: SCHEMA,
+        model: ModelInfo {
+            name: assistant.name().to_owned(),
+            config_hash: assistant.config_hash.clone(),
+            weights_hash: assistant.weights_hash.clone(),
+        },
+        input: InputInfo {
+            picture_hash: asked.picture_hash.to_owned(),
+            width: asked.picture.width as u32,
+            height: asked.picture.height as u32,
+            question: asked.question.to_owned(),
+            seed: asked.seed,
+        },
+        grid: answer.grid,
+        steps: steps.collect(),
+        answer: answer.text.clone(),
+        usage: answer.usage,
+        timing_ms: answer.timing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Batch, Options, Question, Steps, draw, session, tiny};
+
+    #[test]
+    fn the_record_of_an_answer_is_valid_for_every_shape_of_picture() {
+        let assistant = tiny::assistant();
+        let options = Options { steps: Steps::Fixed(3), ..Options::of(&assistant) };
+        for (width, height) in [(192, 192), (256, 130), (1, 1), (2000, 40), (333, 777)] {
+            let picture = tiny::picture(width, height, 1);
+            let batch =
+                Batch { pictures: &[&picture], questions: &[Question { picture: 0, text: "cat", options }] };
+            let answers = session::answer(&assistant, &batch, &mut |_| ()).unwrap();
+            let thoughts: Vec<&[f32]> = answers[0].looks.iter().map(|l| &l.thought[..]).collect();
+            let drawings = draw::thoughts(&assistant, &thoughts, 0).unwrap();
+            let asked = Asked { picture: &picture, picture_hash: "00", question: "cat", seed: 0 };
+            let record = record(&assistant, &asked, &answers[0], &drawings);
+            record.validate().unwrap_or_else(|e| panic!("{width} x {height}: {e}"));
+            assert!(record.steps.iter().all(|s| s.thought_picture.is_some()));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Rotary positions, half-split as in Llama and NeoX: lane `i` turns together with lane `i + Dh/2`.
+//!
+//! One pass forward and one back (the transposed turn), against eight candle operations.
+//! Shapes: `x` `[B, T, N, Dh]`, `cos` and `sin` `[B, T, Dh/2]`, result `[B, T, N, Dh]`.
+
+use crate::buffer::{as_gradient, elements, filled, for_rows, require_f32, with_all};
+use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
+
+/// Turns each head of `x` by the angles of its position.
+///
+/// - `x`: `[B, T, N, Dh]`, `N` heads
+/// - `cos`, `sin`: `[B, T, Dh/2]`; they get no gradient
+///
+/// Returns `[B, T, N, Dh]`.
+///
+/// # Errors
+/// When the shapes disagree or, on the CPU, a tensor is not f32.
+pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (batch, steps, _, head) = x.dims4()?;
+    for angles in [cos, sin] {
+        if head % 2 != 0 || angles.dims3()? != (batch, steps, head / 2) {
+            bail!(
+                "rotary: expected cos and sin [{batch}, {steps}, {}] for x {:?}, got {:?}",
+                head / 2,
+                x.shape(),
+                angles.shape()
+            )
+        }
+    }
+    let (cos, sin) = (cos.detach(), sin.detach());
+    if !x.device().is_cpu() {
+        return composed(x, &cos, &sin);
+    }
+    require_f32("rotary", &[x, &cos, &sin])?;
+    x.contiguous()?
+        .apply_op3(&cos.contiguous()?, &sin.contiguous()?, Rotary)
+}
+
+fn composed(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let half = x.dim(D::Minus1)? / 2;
+    let (cos, sin) = (cos.unsqueeze(2)?, sin.unsqueeze(2)?); // [B, T, 1, Dh/2]
+    let a = x.narrow(D::Minus1, 0, half)?; // [B, T, N, Dh/2]
+    let b = x.narrow(D::Minus1, half, half)?; // [B, T, N, Dh/2]
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[first, second], D::Minus1) // [B, T, N, Dh]
+}
+
+struct Rotary;
+
+/// `turn` is 1 forward and -1 for the transpose.
+fn turned(x: &[f32], cos: &[f32], sin: &[f32], heads: usize, half: usize, turn: f32) -> Vec<f32> {
+    let position = heads * 2 * half;
+    filled(x.len(), |out| {
+        for_rows(out, position, |row, out| {
+            let cos = &cos[row * half..][..half];
+            let sin = &sin[row * half..][..half];
+            let x = &x[row * position..][..position];
+            for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
+                let (a, b) = x.split_at(half);
+                let (out_a, out_b) = out.split_at_mut(half);
+                for i in 0..half {
+                    let sin = sin[i] * turn;
+                    out_a[i] = a[i] * cos[i] - b[i] * sin;
+                    out_b[i] = b[i] * cos[i] + a[i] * sin;
+                }
+            }
+        });
+    })
+}
+
+impl CustomOp3 for Rotary {
+    fn name(&self) -> &'static str {
+        "rotary"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        cos: &CpuStorage,
+        cos_layout: &Layout,
+        sin: &CpuStorage,
+        sin_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (_, _, heads, head) = x_layout.shape().dims4()?;
+        let out = turned(
+            elements(self.name(), x, x_layout)?,
+            elements(self.name(), cos, cos_layout)?,
+            elements(self.name(), sin, sin_layout)?,
+            heads,
+            head / 2,
+            1.0,
+        );
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (_, _, heads, head) = x.dims4()?;
+        let grad = grad.contiguous()?;
+        with_all(self.name(), [&grad, cos, sin], |[grad, cos, sin]| {
+            let compute = || turned(grad, cos, sin, heads, head / 2, -1.0);
+            Ok((as_gradient(compute, x)?, None, None))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::*;
+
+    /// x [B, T, N, Dh], cos and sin [B, T, Dh/2]
+    fn inputs(batch: usize, steps: usize, heads: usize, head: usize) -> [Tensor; 3] {
+        let angle = random((batch, steps, head / 2), 6);
+        [
+            random((batch, steps, heads, head), 5),
+            angle.cos().unwrap(),
+            angle.sin().unwrap(),
+        ]
+    }
+
+    fn fused(t: &[Tensor]) -> Result<Tensor> {
+        rotary(&t[0], &t[1], &t[2])
+    }
+
+    fn reference(t: &[Tensor]) -> Result<Tensor> {
+        composed(&t[0], &t[1].detach(), &t[2].detach())
+    }
+
+    #[test]
+    fn rotary_equals_the_composed_form() {
+        for (batch, steps, heads, head) in [(1, 1, 1, 2), (2, 5, 3, 10), (4, 40, 6, 64)] {
+            equals_composed(&fused, &reference, &inputs(batch, steps, heads, head));
+        }
+    }
+
+    #[test]
+    fn rotary_gradient_matches_finite_differences() {
+        let [x, cos, sin] = inputs(2, 3, 2, 6);
+        let fused = |t: &[Tensor]| rotary(&t[0], &cos, &sin);
+        let reference = |t: &[Tensor]| {
+            composed(
+                &t[0],
+                &cos.to_dtype(t[0].dtype())?,
+                &sin.to_dtype(t[0].dtype())?,
+            )
+        };
+        matches_finite_differences(&fused, &reference, &[x]);
+    }
+
+    #[test]
+    fn rotary_has_the_same_bits_on_any_number_of_threads() {
+        same_bits_on_any_number_of_threads(&fused, &inputs(4, 40, 6, 64));
+    }
+
+    #[test]
+    fn rotary_keeps_the_length_of_every_vector() {
+        let [x, cos, sin] = inputs(2, 7, 3, 8);
+        let length = |t: &Tensor| values(&t.sqr().unwrap().sum(3).unwrap());
+        let turned = rotary(&x, &cos, &sin).unwrap();
+        for (before, after) in length(&x).iter().zip(length(&turned)) {
+            assert!((before - after).abs() < 1e-5);
+        }
+    }
+}

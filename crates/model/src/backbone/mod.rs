@@ -1,0 +1,3 @@
+//! One file a family: config, vision, positions, decoder.
+
+pub mod nano;

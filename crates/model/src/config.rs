@@ -1,0 +1,247 @@
+//! The architecture of the nano model: one strict file, no defaults, validated before a tensor is made.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides the shapes of the weights and what a forward pass computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The name shown in answers, traces and reports.
+    pub name: String,
+    /// How a picture becomes features.
+    pub vision: Vision,
+    /// The decoder.
+    pub language: Language,
+    /// The latent step.
+    pub refocus: Refocus,
+    /// What gives the latents meaning in training and lets a report draw them.
+    pub semantic: Semantic,
+}
+
+/// Two encoders that share nothing: the first look reads a shrunk picture, so it cannot leak what only a second
+/// look may see.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vision {
+    /// Side of the square of picture that one coarse image token stands for, in pixels.
+    pub cell_px: usize,
+    /// Most cells a picture may have; larger pictures are scaled down.
+    pub max_cells: usize,
+    /// Fine features along one side of a cell.
+    pub fine_per_side: usize,
+    /// How many times the picture is shrunk, along each side, before the first look.
+    pub coarse_shrink: usize,
+    /// Channels of the fine encoder's three downsampling stages; the last is `Dv`.
+    pub fine_channels: [usize; 3],
+    /// 3 x 3 residual blocks after the last fine stage.
+    pub fine_blocks: usize,
+    /// Channels of the coarse encoder's first three stages; the fourth gives `D`.
+    pub coarse_channels: [usize; 3],
+    /// Frequencies of the two-dimensional position features, per axis.
+    pub position_frequencies: usize,
+}
+
+/// What the decoder has in its context besides the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Context {
+    /// The coarse tokens alone: details can be had only by refocusing.
+    Coarse,
+    /// The coarse tokens and every fine feature: the natural form of the baselines that never look again.
+    CoarseAndFine,
+}
+
+/// A pre-norm decoder with rotary positions, grouped-query attention and SwiGLU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Language {
+    /// `V`, tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// `D`.
+    pub width: usize,
+    /// `L`.
+    pub layers: usize,
+    /// `H`.
+    pub heads: usize,
+    /// `G`, a divisor of `H`.
+    pub kv_heads: usize,
+    /// Inner width of the feed-forward.
+    pub feed_forward: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Added to the mean square inside norms.
+    pub norm_eps: f64,
+    /// Most text and latent positions of one conversation.
+    pub max_positions: usize,
+    /// What the picture contributes to the context.
+    pub context: Context,
+}
+
+/// Where the scores come from that pick the patches of the next look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scorer {
+    /// Mean over layers and heads of the attention row from the current position to the picture.
+    MeanAttention,
+    /// The same with one learned weight per layer and head.
+    WeightedAttention,
+    /// A dot product between projections of the hidden state and of the coarse tokens' last hidden states.
+    DotProduct,
+}
+
+/// What the LQ-Former reads at the chosen patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Memory {
+    /// The tokens that the language model saw.
+    Projected,
+    /// The vision encoder's features before merging: a second look sees more than the first.
+    Fine,
+}
+
+/// The latent step; METHOD section 3.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refocus {
+    /// Where the scores come from.
+    pub scorer: Scorer,
+    /// What is read at the chosen patches.
+    pub memory: Memory,
+    /// `R`, patches re-read per step.
+    pub patches: usize,
+    /// Never choose a patch twice in one chain of thought.
+    pub exclude_earlier: bool,
+    /// Add the log of the scores to the cross-attention, so that the answer loss reaches the choice.
+    pub bias: bool,
+    /// Blend the thought with the hidden state through a learned gate; otherwise the thought alone.
+    pub gate: bool,
+    /// Most latent steps of one answer.
+    pub max_steps: usize,
+    /// Blocks of the LQ-Former.
+    pub blocks: usize,
+    /// Heads of the LQ-Former.
+    pub heads: usize,
+    /// Inner width of its feed-forward.
+    pub feed_forward: usize,
+}
+
+/// Projections and denoiser; METHOD section 4.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Semantic {
+    /// Width of the space in which thoughts, pictures and texts are compared.
+    pub align_width: usize,
+    /// Words that each thought is asked to name, at most.
+    pub read_slots: usize,
+    /// Side of the small picture that is drawn back from a thought, in pixels.
+    pub drawing_px: usize,
+    /// Side of the square of picture around the focus that the drawing shows, in pixels of the prepared picture.
+    pub drawing_span_px: usize,
+    /// Side of the denoiser's patches, in pixels of the drawing.
+    pub denoiser_patch_px: usize,
+    /// Width of the denoiser.
+    pub denoiser_width: usize,
+    /// Blocks of the denoiser.
+    pub denoiser_blocks: usize,
+}
+
+impl Config {
+    /// Reads and checks a config. `file` names it in errors.
+    pub fn from_toml(text: &str, file: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)
+            .map_err(|e| Error::ConfigSyntax { file: file.into(), reason: e.to_string() })?;
+        config.validate(file)?;
+        Ok(config)
+    }
+
+    /// The same config as text that [`Config::from_toml`] reads back.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::ConfigSyntax { file: "config".into(), reason: e.to_string() })
+    }
+
+    /// Refuses sizes that cannot work together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the field, what would be accepted and what stands there.
+    pub fn validate(&self, file: &str) -> Result<()> {
+        let (v, l, r, s) = (&self.vision, &self.language, &self.refocus, &self.semantic);
+        let stride = if v.fine_per_side == 0 { 0 } else { v.cell_px / v.fine_per_side };
+        let head_even = l.heads > 0 && l.width % l.heads == 0 && (l.width / l.heads) % 2 == 0;
+        let checks: [(&str, bool, &str, String); 12] = [
+            ("vision.fine_per_side", stride == 16, "cell_px / 16 (the fine encoder's stride)", v.fine_per_side.to_string()),
+            ("vision.coarse_shrink", v.coarse_shrink > 0 && v.cell_px == 16 * v.coarse_shrink, "cell_px / 16 (the coarse encoder's stride)", v.coarse_shrink.to_string()),
+            ("vision.max_cells", v.max_cells >= 1, "at least 1", v.max_cells.to_string()),
+            ("vision.position_frequencies", v.position_frequencies >= 1, "at least 1", v.position_frequencies.to_string()),
+            ("language.heads", head_even, "a divisor of width that leaves an even head width", l.heads.to_string()),
+            ("language.kv_heads", l.kv_heads > 0 && l.heads % l.kv_heads.max(1) == 0, "a divisor of heads", l.kv_heads.to_string()),
+            ("language.layers", l.layers >= 1, "at least 1", l.layers.to_string()),
+            ("language.vocabulary", l.vocabulary >= 8, "at least 8", l.vocabulary.to_string()),
+            ("refocus.heads", r.heads > 0 && l.width % r.heads.max(1) == 0, "a divisor of language.width", r.heads.to_string()),
+            ("refocus.patches", r.patches >= 1 && r.patches <= v.max_cells, "1 to vision.max_cells", r.patches.to_string()),
+            ("refocus.blocks", r.blocks >= 1, "at least 1", r.blocks.to_string()),
+            ("semantic.denoiser_patch_px", s.denoiser_patch_px > 0 && s.drawing_px % s.denoiser_patch_px.max(1) == 0, "a divisor of drawing_px", s.denoiser_patch_px.to_string()),
+        ];
+        for (field, holds, expected, got) in checks {
+            if !holds {
+                return Err(Error::Config {
+                    file: file.into(),
+                    field: field.into(),
+                    expected: expected.into(),
+                    got,
+                    hint: "change this field, or start from a config in configs/".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// `Dv`, width of one fine feature.
+    pub fn fine_width(&self) -> usize {
+        let [_, _, last] = self.vision.fine_channels;
+        last
+    }
+
+    /// `Dh`, width of one attention head of the decoder.
+    pub fn head_width(&self) -> usize {
+        self.language.width / self.language.heads
+    }
+
+    /// Memory entries that one look reads, `R'`.
+    pub fn entries_per_look(&self) -> usize {
+        match self.refocus.memory {
+            Memory::Projected => self.refocus.patches,
+            Memory::Fine => self.refocus.patches * self.vision.fine_per_side * self.vision.fine_per_side,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> Config {
+        Config::from_toml(include_str!("../tests/tiny.toml"), "tiny.toml").unwrap()
+    }
+
+    #[test]
+    fn a_config_survives_being_written_and_read() {
+        let config = tiny();
+        assert_eq!(Config::from_toml(&config.to_toml().unwrap(), "again").unwrap(), config);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let text = tiny().to_toml().unwrap().replace("cell_px", "cell_pixels");
+        let message = Config::from_toml(&text, "x.toml").unwrap_err().to_string();
+        assert!(message.contains("cell_pixels"), "{message}");
+    }
+
+    #[test]
+    fn heads_that_do_not_divide_the_width_are_refused() {
+        let mut config = tiny();
+        config.language.heads = 5;
+        let message = config.validate("x.toml").unwrap_err().to_string();
+        assert!(message.contains("language.heads") && message.contains("got       5"), "{message}");
+    }
+}

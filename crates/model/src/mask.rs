@@ -1,0 +1,116 @@
+//! Who may see whom: the only place where attention masks are made.
+//!
+//! Every row of a batch has its own slots; all rows of one picture share the picture's slots. A row that has
+//! fewer words or takes fewer latent steps than its neighbours has holes, which nobody sees:
+//!
+//! ```text
+//!            shared (picture)   own slots of row 0             own slots of row 1
+//!            p0 p1 p2 p3        What is left ? z1 z2 z3 </t>   Read it  .  . z1  .  . </t>
+//! z2, row 0   x  x  x  x         x   x   x   x  x  x  -  -
+//! z1, row 1   x  x  x  x                                        x   x  -  -  x  -  -  -
+//! </t>, row 1 x  x  x  x                                        x   x  -  -  x  -  -  x
+//! ```
+//!
+//! A query sees the visible shared slots and the visible own slots up to its own. Inside the picture every token
+//! sees every other. Positions for the rotary embedding count real slots alone, so a row with holes has the same
+//! positions as the row by itself.
+
+use lare_kernels::Sight;
+use std::sync::Arc;
+
+/// The slots of a batch of conversations: which are real, and at which position the next one stands.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    shared_of_row: Arc<[u32]>,
+    shared_visible: Arc<[bool]>,
+    visible: Vec<Vec<bool>>, // [B][C]
+}
+
+impl Slots {
+    /// No own slots yet. `shared_of_row`: `[B]`, the picture that each row is about; `shared_visible`: `[S * P]`.
+    pub fn new(shared_of_row: Arc<[u32]>, shared_visible: Arc<[bool]>) -> Self {
+        let visible = vec![Vec::new(); shared_of_row.len()];
+        Self { shared_of_row, shared_visible, visible }
+    }
+
+    /// `B`.
+    pub fn rows(&self) -> usize {
+        self.visible.len()
+    }
+
+    /// `[B]`, the picture that each row is about.
+    pub fn shared_of_row(&self) -> &Arc<[u32]> {
+        &self.shared_of_row
+    }
+
+    /// Appends one slot per entry of `real` (`[B][T]`) and returns what the new slots see, and their rotary
+    /// positions `[B * T]`. A hole takes the position of the next real slot and moves nothing.
+    pub fn append(&mut self, real: &[Vec<bool>]) -> (Sight, Vec<u32>) {
+        let first_slot = self.visible.first().map_or(0, Vec::len);
+        let mut positions = Vec::with_capacity(real.iter().map(Vec::len).sum());
+        for (row, new) in self.visible.iter_mut().zip(real) {
+            // Position 0 belongs to the picture.
+            let mut next = 1 + row.iter().filter(|seen| **seen).count() as u32;
+            for seen in new {
+                positions.push(next);
+                next += u32::from(*seen);
+                row.push(*seen);
+            }
+        }
+        (self.sight(first_slot, true), positions)
+    }
+
+    /// What a query at `first_slot` and after sees now.
+    pub fn sight(&self, first_slot: usize, causal: bool) -> Sight {
+        Sight {
+            shared_of_row: self.shared_of_row.clone(),
+            shared_visible: self.shared_visible.clone(),
+            own_visible: self.visible.iter().flatten().copied().collect(),
+            first_slot,
+            causal,
+        }
+    }
+
+    /// Real slots of each row, the picture's not counted.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.visible.iter().map(|row| row.iter().filter(|seen| **seen).count()).collect()
+    }
+}
+
+/// Inside a picture, or a set of queries, every real entry sees every other. `visible`: `[B * C]`.
+pub fn everyone(rows: usize, visible: Arc<[bool]>) -> Sight {
+    Sight {
+        shared_of_row: vec![0; rows].into(),
+        shared_visible: Arc::from([]),
+        own_visible: visible,
+        first_slot: 0,
+        causal: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots() -> Slots {
+        Slots::new(vec![0, 0].into(), vec![true; 4].into())
+    }
+
+    #[test]
+    fn a_hole_moves_no_position() {
+        let mut slots = slots();
+        let (_, positions) = slots.append(&[vec![true, true, true], vec![true, false, false]]);
+        assert_eq!(positions, [1, 2, 3, 1, 2, 2]);
+        let (sight, positions) = slots.append(&[vec![true], vec![true]]);
+        assert_eq!(positions, [4, 2]);
+        assert_eq!(sight.first_slot, 3);
+        assert_eq!(&sight.own_visible[..], [true, true, true, true, true, false, false, true]);
+    }
+
+    #[test]
+    fn lengths_count_real_slots_alone() {
+        let mut slots = slots();
+        slots.append(&[vec![true, true], vec![true, false]]);
+        assert_eq!(slots.lengths(), [2, 1]);
+    }
+}

@@ -1,0 +1,115 @@
+//! The layers that everything here is made of.
+
+use crate::Result;
+use crate::weights::{Init, Path};
+use candle_core::Tensor;
+use lare_kernels as kernels;
+
+/// `y = x W^T + b`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor, // [O, I]
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Weights start normal with variance `1 / inputs`.
+    pub fn new(path: Path, inputs: usize, outputs: usize) -> Result<Self> {
+        Self::with_std(path, inputs, outputs, (1.0 / inputs as f64).sqrt())
+    }
+
+    /// Weights start normal with this standard deviation; 0 starts a branch that does nothing at first.
+    pub fn with_std(path: Path, inputs: usize, outputs: usize, std: f64) -> Result<Self> {
+        let init = if std == 0.0 { Init::Zeros } else { Init::Normal(std) };
+        Ok(Self { weight: path.get("weight", &[outputs, inputs], init)?, bias: None })
+    }
+
+    /// With a bias that starts at `value`.
+    pub fn biased(self, path: Path, value: f64) -> Result<Self> {
+        let (outputs, _) = self.weight.dims2()?;
+        Ok(Self { bias: Some(path.get("bias", &[outputs], Init::Constant(value))?), ..self })
+    }
+
+    /// `[.., I]` to `[.., O]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(kernels::linear(x, &self.weight, self.bias.as_ref())?)
+    }
+}
+
+/// Root-mean-square norm with a learned scale.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    weight: Tensor, // [D]
+    eps: f64,
+}
+
+impl Norm {
+    /// Starts as the plain norm.
+    pub fn new(path: Path, width: usize, eps: f64) -> Result<Self> {
+        Ok(Self { weight: path.get("weight", &[width], Init::Ones)?, eps })
+    }
+
+    /// `[.., D]` to `[.., D]`, mean square 1 before the scale.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(kernels::rms_norm(x, &self.weight, self.eps)?)
+    }
+}
+
+/// SwiGLU feed-forward, gate and up in one product.
+#[derive(Clone, Debug)]
+pub struct FeedForward {
+    gate_up: Linear,
+    down: Linear,
+}
+
+impl FeedForward {
+    /// `residual_std` is the start of the product that writes into the residual stream.
+    pub fn new(path: Path, width: usize, inner: usize, residual_std: f64) -> Result<Self> {
+        Ok(Self {
+            gate_up: path.at("gate_up", |p| Linear::new(p, width, 2 * inner))?,
+            down: path.at("down", |p| Linear::with_std(p, inner, width, residual_std))?,
+        })
+    }
+
+    /// `[.., D]` to `[.., D]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.down.forward(&kernels::swiglu(&self.gate_up.forward(x)?)?)
+    }
+}
+
+/// Start of a product that writes into a residual stream of `depth` such writes: keeps the stream's variance near
+/// 1 however deep it is.
+pub fn residual_std(inputs: usize, depth: usize) -> f64 {
+    (1.0 / (inputs as f64 * depth as f64)).sqrt()
+}
+
+/// Sine and cosine features of cell-centre coordinates, `[rows * cols, 4 * frequencies]`, in units of one coarse
+/// cell, so that fine and coarse grids of any shape share one frame.
+pub fn grid_positions(rows: usize, cols: usize, per_cell: usize, frequencies: usize, like: &Tensor) -> Result<Tensor> {
+    let mut features = Vec::with_capacity(rows * cols * 4 * frequencies);
+    for row in 0..rows {
+        for col in 0..cols {
+            for place in [row, col] {
+                let centre = (place as f64 + 0.5) / per_cell as f64;
+                for f in 0..frequencies {
+                    // Wavelengths from 32 cells, longer than any picture, down to half a cell.
+                    let wavelength = 32.0 * (0.5f64 / 32.0).powf(f as f64 / (frequencies.max(2) - 1) as f64);
+                    let angle = std::f64::consts::TAU * centre / wavelength;
+                    features.extend([angle.sin() as f32, angle.cos() as f32]);
+                }
+            }
+        }
+    }
+    Ok(Tensor::from_vec(features, (rows * cols, 4 * frequencies), like.device())?)
+}
+
+/// `1 / (1 + exp(-x))`.
+pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok((x.neg()?.exp()? + 1.0)?.recip()?)
+}
+
+/// `log(1 + exp(x))` without overflow.
+pub fn softplus(x: &Tensor) -> Result<Tensor> {
+    let tail = (x.abs()?.neg()?.exp()? + 1.0)?.log()?;
+    Ok((x.relu()? + tail)?)
+}

@@ -1,0 +1,219 @@
+//! Backbone and refocusing together: encode, first look, prompt, K latent steps, answer.
+//!
+//! ```text
+//! pixels ─ encode ─► Views ─ look ─► Scene ─ prompt ─► Thread ─ step × K ─► Thread ─ answer ─► logits
+//! ```
+
+use crate::backbone::nano::Nano;
+pub use crate::backbone::nano::{Grid, Views};
+use crate::cache::Cache;
+use crate::config::{Config, Scorer};
+use crate::decoder::Prefix;
+use crate::mask::Slots;
+use crate::refocus::{Focus, Look, Present, Refocus};
+use crate::semantic::Semantic;
+use crate::weights::Path;
+use crate::{Error, Result};
+use candle_core::{D, DType, IndexOp, Tensor};
+use std::sync::Arc;
+
+/// Pictures that have been looked at once and can be asked about.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// What the decoder remembers of them.
+    pub prefix: Prefix,
+    /// What refocusing reads.
+    pub look: Look,
+    /// `[S]`.
+    pub grids: Vec<Grid>,
+}
+
+/// Prompts of a batch.
+#[derive(Clone, Debug)]
+pub struct Prompts {
+    /// `[B]` lists of token ids, any lengths, none empty.
+    pub ids: Vec<Vec<u32>>,
+    /// `[B]`, the picture that each prompt asks about.
+    pub picture_of_row: Arc<[u32]>,
+}
+
+/// A batch of conversations on their way.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    /// What the decoder remembers of the rows.
+    pub cache: Cache,
+    /// `h`, the normalised hidden state of each row's current position, `[B, D]`.
+    pub hidden: Tensor,
+    /// What each step saw and thought; a row that had stopped has a meaningless entry.
+    pub steps: Vec<Focus>,
+    /// Latent steps that each row took, `[B]`.
+    pub steps_of_row: Vec<usize>,
+    rows: Vec<Tensor>,
+    chosen_before: Vec<Vec<u32>>,
+}
+
+/// Replaces parts of a step, for causal tests. The default replaces nothing.
+#[derive(Clone, Copy, Default)]
+pub struct Intervention<'a> {
+    /// Replaces thoughts: step, thoughts `[B, D]` of mean square 1.
+    pub thought: Option<&'a dyn Fn(usize, &Tensor) -> Result<Tensor>>,
+    /// Replaces the chosen patches, `[B]` lists.
+    pub patches: Option<&'a [Vec<u32>]>,
+}
+
+/// The whole model.
+#[derive(Clone, Debug)]
+pub struct Reasoner {
+    /// Encoders and decoder.
+    pub backbone: Nano,
+    /// The latent step.
+    pub refocus: Refocus,
+    /// Alignment and drawing.
+    pub semantic: Semantic,
+    config: Config,
+}
+
+impl Reasoner {
+    /// Builds the model, asking for each parameter by name.
+    pub fn new(config: &Config, path: Path) -> Result<Self> {
+        Ok(Self {
+            backbone: Nano::new(path, config)?,
+            refocus: path.at("refocus", |p| Refocus::new(p, config))?,
+            semantic: path.at("semantic", |p| Semantic::new(p, config))?,
+            config: config.clone(),
+        })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Encodes pictures of one shape, `[S, H, W, 3]` in 0..1.
+    pub fn encode(&self, pixels: &Tensor) -> Result<Views> {
+        self.backbone.encode(pixels)
+    }
+
+    /// The first look: the decoder reads the coarse tokens, and refocusing prepares its memory.
+    pub fn look(&self, views: &Views) -> Result<Scene> {
+        let coarse = self.backbone.coarse_tokens(views)?;
+        let fine = self.backbone.fine_features(views)?;
+        let prefix = self.backbone.first_look(views, &coarse, &fine)?;
+        let (_, p, _) = coarse.dims3()?;
+        let hidden = prefix.hidden.narrow(1, 0, p)?.contiguous()?;
+        let look = self.refocus.prepare(&coarse, &hidden, &fine, views.visible()?)?;
+        Ok(Scene { prefix, look, grids: views.grids.clone() })
+    }
+
+    /// Reads the prompts. Shorter prompts get holes in front, which nobody sees.
+    pub fn prompt(&self, scene: &Scene, prompts: &Prompts) -> Result<Thread> {
+        let longest = prompts.ids.iter().map(Vec::len).max().unwrap_or(0);
+        if longest == 0 || prompts.ids.len() != prompts.picture_of_row.len() {
+            return Err(Error::Arguments {
+                what: "prompts",
+                expected: "at least one token, and a picture for each".into(),
+                got: format!("{} prompts, {} pictures", prompts.ids.len(), prompts.picture_of_row.len()),
+            });
+        }
+        let holes = |ids: &Vec<u32>| longest - ids.len();
+        let real: Vec<Vec<bool>> = prompts.ids.iter().map(|ids| (0..longest).map(|i| i >= holes(ids)).collect()).collect();
+        let padded: Vec<u32> =
+            prompts.ids.iter().flat_map(|ids| std::iter::repeat_n(0, holes(ids)).chain(ids.iter().copied())).collect();
+        let ids = Tensor::from_vec(padded, (prompts.ids.len(), longest), scene.look.keys.device())?;
+
+        let slots = Slots::new(prompts.picture_of_row.clone(), scene.prefix.visible.clone());
+        let mut cache = Cache::new(&scene.prefix.kv, slots);
+        let language = &self.backbone.language;
+        let run = language.over_slots(&language.embed(&ids)?, &real, &mut cache, self.wants_rows())?;
+        let hidden = run.hidden.i((.., longest - 1))?.contiguous()?;
+        let rows = self.over_cells(run.rows, scene)?;
+        let b = prompts.ids.len();
+        Ok(Thread { cache, hidden, steps: Vec::new(), steps_of_row: vec![0; b], rows, chosen_before: vec![Vec::new(); b] })
+    }
+
+    /// One latent step of the rows that are still thinking; the others stay as they are.
+    pub fn step(&self, scene: &Scene, thread: &mut Thread, thinking: &[bool], change: Intervention) -> Result<()> {
+        let earlier: Vec<Tensor> = thread.steps.iter().map(|s| s.thought.clone()).collect();
+        let now = Present {
+            hidden: &thread.hidden,
+            earlier: &earlier,
+            rows: &thread.rows,
+            picture_of_row: &thread.cache.slots.shared_of_row().clone(),
+            chosen_before: &thread.chosen_before,
+        };
+        let mut focus = self.refocus.forward(&now, &scene.look, change.patches)?;
+        if let Some(replace) = change.thought {
+            focus.thought = replace(thread.steps.len(), &focus.thought)?;
+        }
+        let language = &self.backbone.language;
+        let latent = (&focus.thought * language.embedding_rms()?)?.unsqueeze(1)?; // [B, 1, D]
+        let real: Vec<Vec<bool>> = thinking.iter().map(|t| vec![*t]).collect();
+        let run = language.over_slots(&latent, &real, &mut thread.cache, self.wants_rows())?;
+        let next = run.hidden.squeeze(1)?;
+        thread.hidden = keep_stopped(thinking, &next, &thread.hidden)?;
+        thread.rows = self.over_cells(run.rows, scene)?;
+        for (row, _) in thinking.iter().enumerate().filter(|(_, t)| **t) {
+            thread.steps_of_row[row] += 1;
+            thread.chosen_before[row].extend(&focus.chosen[row]);
+        }
+        thread.steps.push(focus);
+        Ok(())
+    }
+
+    /// Takes as many steps as each row is given, `[B]`.
+    pub fn think(&self, scene: &Scene, thread: &mut Thread, steps: &[usize]) -> Result<()> {
+        for k in 0..steps.iter().copied().max().unwrap_or(0) {
+            let thinking: Vec<bool> = steps.iter().map(|most| k < *most).collect();
+            self.step(scene, thread, &thinking, Intervention::default())?;
+        }
+        Ok(())
+    }
+
+    /// Appends tokens to each row, `[B]` lists (shorter ones are padded behind), and gives the logits after each,
+    /// `[B, T, V]`.
+    pub fn say(&self, thread: &mut Thread, ids: &[Vec<u32>]) -> Result<Tensor> {
+        let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
+        let real: Vec<Vec<bool>> = ids.iter().map(|row| (0..longest).map(|i| i < row.len()).collect()).collect();
+        let padded: Vec<u32> =
+            ids.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0, longest - row.len()))).collect();
+        let ids = Tensor::from_vec(padded, (ids.len(), longest), thread.hidden.device())?;
+        let language = &self.backbone.language;
+        let run = language.over_slots(&language.embed(&ids)?, &real, &mut thread.cache, false)?;
+        language.logits(&run.hidden)
+    }
+
+    /// Logits of stopping now, `[B]`; positive to stop.
+    pub fn halt_logits(&self, thread: &Thread) -> Result<Tensor> {
+        self.refocus.halt_logits(&thread.hidden)
+    }
+
+    /// The vocabulary words nearest to thoughts `[B, D]`: cosine similarities `[B, V]`.
+    pub fn nearest_words(&self, thoughts: &Tensor) -> Result<Tensor> {
+        let unit = |x: &Tensor| -> Result<Tensor> {
+            let norm = (x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-12)?;
+            Ok(x.broadcast_div(&norm)?)
+        };
+        let words = unit(&self.backbone.language.embedding().detach())?;
+        Ok(unit(thoughts)?.matmul(&words.t()?)?)
+    }
+
+    fn wants_rows(&self) -> bool {
+        self.config.refocus.scorer != Scorer::DotProduct
+    }
+
+    /// Cuts attention rows down to the coarse cells; fine features in the context are no places to look at.
+    fn over_cells(&self, rows: Vec<Tensor>, scene: &Scene) -> Result<Vec<Tensor>> {
+        let (_, p, _) = scene.look.keys.dims3()?;
+        rows.into_iter().map(|row| Ok(row.narrow(2, 0, p)?)).collect()
+    }
+}
+
+/// `next` where a row is thinking, `old` where it has stopped, `[B, D]`.
+fn keep_stopped(thinking: &[bool], next: &Tensor, old: &Tensor) -> Result<Tensor> {
+    if thinking.iter().all(|t| *t) {
+        return Ok(next.clone());
+    }
+    let mask: Vec<u8> = thinking.iter().map(|t| u8::from(*t)).collect();
+    let mask = Tensor::from_vec(mask, (thinking.len(), 1), next.device())?.to_dtype(DType::U8)?;
+    Ok(mask.broadcast_as(next.shape())?.where_cond(next, old)?)
+}

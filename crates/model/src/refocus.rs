@@ -1,0 +1,239 @@
+//! One latent step: the model looks at the picture again and turns what it sees into its next thought.
+//!
+//! Multimodal reasoning via latent refocusing (Ma et al., arXiv 2511.02360). At step `k`, with the hidden state
+//! `h` of the current position:
+//!
+//! ```text
+//! s = where the model would look, one weight per patch             [P] look again; [ours] the form of the score
+//! I = the R patches with the largest s                             [ours]
+//! u = LQFormer(queries = [h; z_1 .. z_{k-1}], memory at I, bias = log s[I])     [P]; bias [ours]
+//! g = sigmoid(W [h; u] + b)                                        [P] gated fusion; form [ours]
+//! z = (g * u + (1 - g) * h), scaled to the norm of a token embedding            [ours]
+//! ```
+//!
+//! and `z` is the next input of the decoder. Choosing the best patches has no gradient; the bias has: it lets the
+//! answer's loss raise the scores of the patches that helped. Training, inference and evaluation all call
+//! [`Refocus::forward`].
+
+use crate::config::{Config, Memory, Scorer};
+use crate::nn::{Linear, sigmoid};
+use crate::qformer::{QFormer, Reading};
+use crate::weights::{Init, Path};
+use crate::Result;
+use candle_core::{D, Tensor};
+use lare_kernels::{self as kernels, Sight};
+use std::sync::Arc;
+
+/// What refocusing keeps of each picture.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The scorer's keys, `[S, P, D]`.
+    pub keys: Tensor,
+    /// The LQ-Former's keys and values per block, `[S, M, 2, H, Dh]`.
+    pub memory: Vec<Tensor>,
+    /// `[S * P]`, the real cells.
+    pub visible: Arc<[bool]>,
+}
+
+/// Where one conversation batch stands before a step.
+pub struct Present<'a> {
+    /// `h`, the normalised hidden state of the current position, `[B, D]`.
+    pub hidden: &'a Tensor,
+    /// The thoughts so far, each `[B, D]`.
+    pub earlier: &'a [Tensor],
+    /// Attention rows of the current position over the picture per layer, each `[B, H, P]`; empty for `DotProduct`.
+    pub rows: &'a [Tensor],
+    /// `[B]`, the picture that each row is about.
+    pub picture_of_row: &'a Arc<[u32]>,
+    /// `[B]`, patches chosen at earlier steps.
+    pub chosen_before: &'a [Vec<u32>],
+}
+
+/// What one step saw and thought.
+#[derive(Clone, Debug)]
+pub struct Focus {
+    /// `log s`, `[B, P]`; the exponentials of each row sum to 1.
+    pub log_scores: Tensor,
+    /// `I`, `[B]` lists of at most `R` patches, best first.
+    pub chosen: Vec<Vec<u32>>,
+    /// `z` before it is scaled down to an embedding's norm: mean square 1, `[B, D]`.
+    pub thought: Tensor,
+    /// Mean of `g`, `[B]`: 1 is all picture, 0 is all hidden state.
+    pub gate_mean: Tensor,
+}
+
+/// Scorer, LQ-Former and gate.
+#[derive(Clone, Debug)]
+pub struct Refocus {
+    query: Option<Linear>,
+    key: Option<Linear>,
+    head_weights: Option<Tensor>, // [L * H]
+    qformer: QFormer,
+    gate: Option<Linear>,
+    halt: Linear,
+    settings: crate::config::Refocus,
+    per_cell: usize,
+    norm_eps: f64,
+}
+
+/// Below this a score counts as nothing: keeps the logarithm finite where softmax underflows.
+const LEAST_SCORE: f64 = 1e-9;
+
+impl Refocus {
+    /// Builds the step at `path`.
+    pub fn new(path: Path, config: &Config) -> Result<Self> {
+        let (d, r) = (config.language.width, &config.refocus);
+        let dot = r.scorer == Scorer::DotProduct;
+        let linear = |name, wanted: bool| wanted.then(|| path.at(name, |p| Linear::new(p, d, d))).transpose();
+        let maps = config.language.layers * config.language.heads;
+        let memory_width = match r.memory {
+            Memory::Projected => d,
+            Memory::Fine => config.fine_width(),
+        };
+        Ok(Self {
+            query: linear("query", dot)?,
+            key: linear("key", dot)?,
+            head_weights: (r.scorer == Scorer::WeightedAttention)
+                .then(|| path.get("head_weights", &[maps], Init::Zeros))
+                .transpose()?,
+            qformer: path.at("qformer", |p| QFormer::new(p, config, memory_width))?,
+            gate: r
+                .gate
+                .then(|| path.at("gate", |p| Linear::new(p, 2 * d, d)?.biased(p, 0.0)))
+                .transpose()?,
+            halt: path.at("halt", |p| Linear::with_std(p, d, 1, 0.0)?.biased(p, 0.0))?,
+            settings: r.clone(),
+            per_cell: if r.memory == Memory::Fine { config.vision.fine_per_side.pow(2) } else { 1 },
+            norm_eps: config.language.norm_eps,
+        })
+    }
+
+    /// Prepares pictures for being looked at.
+    ///
+    /// - `coarse`: `[S, P, D]`, the coarse tokens; `hidden`: their last hidden states
+    /// - `fine`: `[S, P * E, Dv]`
+    pub fn prepare(&self, coarse: &Tensor, hidden: &Tensor, fine: &Tensor, visible: Arc<[bool]>) -> Result<Look> {
+        let keys = match &self.key {
+            Some(key) => key.forward(hidden)?,
+            None => hidden.clone(),
+        };
+        let memory = match self.settings.memory {
+            Memory::Projected => self.qformer.remember(coarse)?,
+            Memory::Fine => self.qformer.remember(fine)?,
+        };
+        Ok(Look { keys, memory, visible })
+    }
+
+    /// Takes one latent step. `choose` replaces the choice of patches when given (for causal tests).
+    pub fn forward(&self, now: &Present, look: &Look, choose: Option<&[Vec<u32>]>) -> Result<Focus> {
+        let log_scores = self.log_scores(now, look)?; // [B, P]
+        let chosen = match choose {
+            Some(patches) => patches.to_vec(),
+            None => self.choose(&log_scores, now, look)?,
+        };
+        let reading = self.reading(&log_scores, &chosen, now)?;
+        let seen = self.qformer.forward(now.hidden, now.earlier, &look.memory, &reading)?; // u, [B, D]
+        let (mixed, gate_mean) = self.fuse(now.hidden, &seen)?;
+        let ones = Tensor::ones(mixed.dim(D::Minus1)?, mixed.dtype(), mixed.device())?;
+        let thought = kernels::rms_norm(&mixed, &ones, self.norm_eps)?;
+        Ok(Focus { log_scores, chosen, thought, gate_mean })
+    }
+
+    /// The halting head on `h` `[B, D]`: logits `[B]`, positive to stop thinking and answer.
+    pub fn halt_logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(self.halt.forward(hidden)?.squeeze(1)?)
+    }
+
+    fn log_scores(&self, now: &Present, look: &Look) -> Result<Tensor> {
+        let scores = match self.settings.scorer {
+            Scorer::DotProduct => self.dot_product(now, look)?,
+            Scorer::MeanAttention | Scorer::WeightedAttention => self.from_attention(now.rows)?,
+        };
+        Ok(scores.maximum(LEAST_SCORE)?.log()?)
+    }
+
+    /// One head of attention from `h` to the pictures' keys, `[B, P]`.
+    fn dot_product(&self, now: &Present, look: &Look) -> Result<Tensor> {
+        let (b, d) = now.hidden.dims2()?;
+        let (s, p, _) = look.keys.dims3()?;
+        let query = match &self.query {
+            Some(query) => query.forward(now.hidden)?,
+            None => now.hidden.clone(),
+        };
+        let keys = look.keys.reshape(&[s, p, 1, 1, d][..])?;
+        let keys = Tensor::cat(&[&keys, &keys.zeros_like()?], 2)?; // no values are read
+        let nothing = Tensor::zeros(&[b, 1, 2, 1, d][..], query.dtype(), query.device())?;
+        let sight = Sight {
+            shared_of_row: now.picture_of_row.clone(),
+            shared_visible: look.visible.clone(),
+            own_visible: vec![false; b].into(),
+            first_slot: 0,
+            causal: true,
+        };
+        Ok(kernels::attention_row(&query.reshape((b, 1, d))?, &nothing, &keys, &sight)?.squeeze(1)?)
+    }
+
+    /// Mean of the attention rows over layers and heads, plain or weighted, renormalised over the picture, `[B, P]`.
+    fn from_attention(&self, rows: &[Tensor]) -> Result<Tensor> {
+        let rows = Tensor::cat(rows, 1)?; // [B, L * H, P]
+        let row = match &self.head_weights {
+            None => rows.mean(1)?,
+            Some(weights) => {
+                let exp = weights.exp()?;
+                let weights = exp.broadcast_div(&exp.sum_all()?)?.reshape((1, (), 1))?;
+                rows.broadcast_mul(&weights)?.sum(1)?
+            }
+        };
+        let sum = (row.sum_keepdim(1)? + LEAST_SCORE)?;
+        Ok(row.broadcast_div(&sum)?)
+    }
+
+    /// The `R` best real patches of each row, best first; ties go to the earlier patch.
+    fn choose(&self, log_scores: &Tensor, now: &Present, look: &Look) -> Result<Vec<Vec<u32>>> {
+        let (_, patches) = log_scores.dims2()?;
+        let scores = log_scores.detach().to_vec2::<f32>()?;
+        let mut all = Vec::with_capacity(scores.len());
+        for (row, score) in scores.iter().enumerate() {
+            let picture = now.picture_of_row.get(row).map_or(0, |p| *p as usize);
+            let real = |p: &u32| look.visible.get(picture * patches + *p as usize).copied().unwrap_or(false);
+            let before = now.chosen_before.get(row).filter(|_| self.settings.exclude_earlier);
+            let fresh = |p: &u32| before.is_none_or(|seen| !seen.contains(p));
+            let mut order: Vec<u32> = (0..patches as u32).filter(|p| real(p) && fresh(p)).collect();
+            let of = |p: u32| score.get(p as usize).copied().unwrap_or(f32::NEG_INFINITY);
+            order.sort_by(|a, b| of(*b).total_cmp(&of(*a)));
+            order.truncate(self.settings.patches);
+            all.push(order);
+        }
+        Ok(all)
+    }
+
+    /// The memory entries behind the chosen patches, each with its patch's log-score.
+    fn reading(&self, log_scores: &Tensor, chosen: &[Vec<u32>], now: &Present) -> Result<Reading> {
+        let (b, _) = log_scores.dims2()?;
+        let (width, per_cell) = (self.settings.patches, self.per_cell as u32);
+        let mut entries = Vec::with_capacity(b * width * self.per_cell);
+        let mut patch_of = Vec::with_capacity(entries.capacity());
+        for patches in chosen {
+            for place in 0..width {
+                let patch = patches.get(place);
+                patch_of.extend(std::iter::repeat_n(patch.copied().unwrap_or(0), self.per_cell));
+                entries.extend((0..per_cell).map(|e| patch.map_or(u32::MAX, |p| p * per_cell + e)));
+            }
+        }
+        let patch_of = Tensor::from_vec(patch_of, (b, width * self.per_cell), log_scores.device())?;
+        let bias = log_scores.gather(&patch_of, 1)?;
+        let bias = if self.settings.bias { bias } else { bias.zeros_like()? };
+        Ok(Reading { entries: entries.into(), bias, memory_of_row: now.picture_of_row.clone() })
+    }
+
+    /// The gated mixture of what was seen and what was thought, `[B, D]`, and the gate's mean, `[B]`.
+    fn fuse(&self, hidden: &Tensor, seen: &Tensor) -> Result<(Tensor, Tensor)> {
+        let Some(gate) = &self.gate else {
+            let (b, _) = seen.dims2()?;
+            return Ok((seen.clone(), Tensor::ones(b, seen.dtype(), seen.device())?));
+        };
+        let gate = sigmoid(&gate.forward(&Tensor::cat(&[hidden, seen], 1)?)?)?;
+        let mixed = (hidden + (&gate * (seen - hidden)?)?)?;
+        Ok((mixed, gate.detach().mean(1)?))
+    }
+}

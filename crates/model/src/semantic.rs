@@ -1,0 +1,207 @@
+//! What gives thoughts a meaning: projections into a space shared with pictures and texts, the words each thought
+//! names, and a denoiser that draws what a thought holds. Used by the losses in training and by reports.
+//!
+//! Alignment and reconstruction objectives: the paper's (semantic augmentation); their inside: [ours].
+
+use crate::config::{Config, Semantic as Settings};
+use crate::mask;
+use crate::nn::{FeedForward, Linear, residual_std};
+use crate::weights::{Init, Path};
+use crate::Result;
+use candle_core::{D, Tensor};
+use lare_kernels as kernels;
+
+/// Alignment, naming and drawing.
+#[derive(Clone, Debug)]
+pub struct Semantic {
+    thought: Linear,
+    picture: Linear,
+    text: Linear,
+    log_temperature: Tensor, // []
+    read: Linear,
+    /// Draws what a thought holds.
+    pub denoiser: Denoiser,
+    read_slots: usize,
+}
+
+impl Semantic {
+    /// Builds it at `path`.
+    pub fn new(path: Path, config: &Config) -> Result<Self> {
+        let (d, s) = (config.language.width, &config.semantic);
+        let project = |name, inputs| path.at(name, |p| Linear::new(p, inputs, s.align_width));
+        Ok(Self {
+            thought: project("thought", d)?,
+            picture: project("picture", config.fine_width())?,
+            text: project("text", d)?,
+            log_temperature: path.get("log_temperature", &[1], Init::Constant(0.07f64.ln()))?,
+            read: path.at("read", |p| Linear::new(p, d, s.read_slots * d))?,
+            denoiser: path.at("denoiser", |p| Denoiser::new(p, d, s))?,
+            read_slots: s.read_slots,
+        })
+    }
+
+    /// Pooled thoughts `[B, D]` as unit vectors `[B, A]`.
+    pub fn thought_point(&self, pooled: &Tensor) -> Result<Tensor> {
+        unit(&self.thought.forward(pooled)?)
+    }
+
+    /// Pooled fine features `[B, Dv]` as unit vectors `[B, A]`.
+    pub fn picture_point(&self, pooled: &Tensor) -> Result<Tensor> {
+        unit(&self.picture.forward(pooled)?)
+    }
+
+    /// Pooled token embeddings `[B, D]` as unit vectors `[B, A]`.
+    pub fn text_point(&self, pooled: &Tensor) -> Result<Tensor> {
+        unit(&self.text.forward(pooled)?)
+    }
+
+    /// The learned temperature of the contrastive loss, `[1]`.
+    pub fn temperature(&self) -> Result<Tensor> {
+        Ok(self.log_temperature.exp()?)
+    }
+
+    /// The words that thoughts `[B, D]` name: logits `[B, slots, V]` over the vocabulary of `embedding` `[V, D]`.
+    pub fn words(&self, thoughts: &Tensor, embedding: &Tensor) -> Result<Tensor> {
+        let (b, d) = thoughts.dims2()?;
+        let named = self.read.forward(thoughts)?.reshape((b, self.read_slots, d))?;
+        Ok(kernels::linear(&named, embedding, None)?)
+    }
+}
+
+fn unit(x: &Tensor) -> Result<Tensor> {
+    let norm = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-12)?.sqrt()?;
+    Ok(x.broadcast_div(&norm)?)
+}
+
+/// A small transformer over patches of a small picture, which predicts the noise in it (epsilon prediction, cosine
+/// schedule), conditioned on a thought through adaptive norm (adaLN).
+#[derive(Clone, Debug)]
+pub struct Denoiser {
+    patch: Linear,
+    place: Tensor, // [n, W]
+    condition: Linear,
+    time: Linear,
+    blocks: Vec<DenoiserBlock>,
+    output: Linear,
+    side: usize,
+    patch_px: usize,
+}
+
+#[derive(Clone, Debug)]
+struct DenoiserBlock {
+    modulation: Linear,
+    qkv: Linear,
+    output: Linear,
+    feed_forward: FeedForward,
+}
+
+/// Heads of the denoiser's attention: it looks at no more than a few patches.
+const DENOISER_HEADS: usize = 4;
+/// Frequencies of the time features.
+const TIME_FREQUENCIES: usize = 16;
+
+impl DenoiserBlock {
+    fn new(path: Path, width: usize, depth: usize) -> Result<Self> {
+        Ok(Self {
+            // Starts at zero: each block is the identity at first, as in DiT.
+            modulation: path.at("modulation", |p| Linear::with_std(p, width, 6 * width, 0.0)?.biased(p, 0.0))?,
+            qkv: path.at("qkv", |p| Linear::new(p, width, 3 * width))?,
+            output: path.at("output", |p| Linear::new(p, width, width))?,
+            feed_forward: path
+                .at("feed_forward", |p| FeedForward::new(p, width, 2 * width, residual_std(2 * width, depth)))?,
+        })
+    }
+
+    /// `x`: `[N, n, W]`; `condition`: `[N, W]`.
+    fn forward(&self, x: &Tensor, condition: &Tensor) -> Result<Tensor> {
+        let (b, n, w) = x.dims3()?;
+        let parts = self.modulation.forward(condition)?.reshape((b, 1, 6 * w))?.chunk(6, 2)?;
+        let [shift_a, scale_a, gate_a, shift_f, scale_f, gate_f] = &parts[..] else {
+            return Err(crate::Error::Arguments { what: "modulation", expected: "6 parts".into(), got: parts.len().to_string() });
+        };
+        let ones = Tensor::ones(w, x.dtype(), x.device())?;
+        let modulate = |x: &Tensor, shift: &Tensor, scale: &Tensor| -> Result<Tensor> {
+            let x = kernels::rms_norm(x, &ones, 1e-6)?;
+            Ok(x.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)?)
+        };
+        let qkv = self.qkv.forward(&modulate(x, shift_a, scale_a)?)?;
+        let head = w / DENOISER_HEADS;
+        let q = qkv.narrow(2, 0, w)?.contiguous()?.reshape((b, n, DENOISER_HEADS, head))?;
+        let own = qkv.narrow(2, w, 2 * w)?.contiguous()?.reshape((b, n, 2, DENOISER_HEADS, head))?;
+        let sight = mask::everyone(b, vec![true; b * n].into());
+        let seen = self.output.forward(&kernels::attention(&q, &own, None, &sight)?)?;
+        let x = (x + seen.broadcast_mul(gate_a)?)?;
+        let fed = self.feed_forward.forward(&modulate(&x, shift_f, scale_f)?)?;
+        Ok((&x + fed.broadcast_mul(gate_f)?)?)
+    }
+}
+
+impl Denoiser {
+    fn new(path: Path, thought_width: usize, s: &Settings) -> Result<Self> {
+        let (w, pixels) = (s.denoiser_width, s.denoiser_patch_px * s.denoiser_patch_px * 3);
+        let per_side = s.drawing_px / s.denoiser_patch_px;
+        Ok(Self {
+            patch: path.at("patch", |p| Linear::new(p, pixels, w))?,
+            place: path.get("place", &[per_side * per_side, w], Init::Normal(0.5))?,
+            condition: path.at("condition", |p| Linear::new(p, thought_width, w))?,
+            time: path.at("time", |p| Linear::new(p, 2 * TIME_FREQUENCIES, w))?,
+            blocks: (0..s.denoiser_blocks)
+                .map(|i| path.at("blocks", |p| p.at(i, |p| DenoiserBlock::new(p, w, 2 * s.denoiser_blocks))))
+                .collect::<Result<_>>()?,
+            output: path.at("output", |p| Linear::with_std(p, w, pixels, 0.0))?,
+            side: s.drawing_px,
+            patch_px: s.denoiser_patch_px,
+        })
+    }
+
+    /// Numbers in one drawing, `side * side * 3`.
+    pub fn values(&self) -> usize {
+        self.side * self.side * 3
+    }
+
+    /// Side of a drawing in pixels.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
+    /// Predicts the noise.
+    ///
+    /// - `noisy`: `[N, side * side * 3]`, rows of pixels, about unit variance
+    /// - `time`: `[N]` values in 0..1, 1 is all noise
+    /// - `thoughts`: `[N, D]`
+    ///
+    /// Returns `[N, side * side * 3]`.
+    pub fn noise(&self, noisy: &Tensor, time: &[f32], thoughts: &Tensor) -> Result<Tensor> {
+        let (b, _) = noisy.dims2()?;
+        let (n, p) = (self.side / self.patch_px, self.patch_px);
+        let patches = noisy
+            .reshape(&[b, n, p, n, p * 3][..])?
+            .transpose(2, 3)?
+            .contiguous()?
+            .reshape((b, n * n, p * p * 3))?;
+        let features = time.iter().flat_map(|t| (0..TIME_FREQUENCIES).map(move |f| f64::from(*t) * 1.5f64.powi(f as i32)));
+        let (sin, cos): (Vec<f32>, Vec<f32>) = features.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
+        let shape = (b, TIME_FREQUENCIES);
+        let time = Tensor::cat(
+            &[Tensor::from_vec(sin, shape, noisy.device())?, Tensor::from_vec(cos, shape, noisy.device())?],
+            1,
+        )?;
+        let condition = (self.condition.forward(thoughts)? + self.time.forward(&time)?)?;
+        let condition = condition.silu()?;
+        let mut x = self.patch.forward(&patches)?.broadcast_add(&self.place)?;
+        for block in &self.blocks {
+            x = block.forward(&x, &condition)?;
+        }
+        let ones = Tensor::ones(x.dim(2)?, x.dtype(), x.device())?;
+        let out = self.output.forward(&kernels::rms_norm(&x, &ones, 1e-6)?)?; // [N, n * n, p * p * 3]
+        let rows = out.reshape(&[b, n, n, p, p * 3][..])?.transpose(2, 3)?.contiguous()?;
+        Ok(rows.reshape((b, self.values()))?)
+    }
+}
+
+/// Cosine schedule: the share of the clean picture and of the noise, as amplitudes, at time 0..1.
+pub fn amplitudes(time: f32) -> (f32, f32) {
+    let angle = time.clamp(0.0, 1.0) * std::f32::consts::FRAC_PI_2;
+    // Never quite all noise: epsilon prediction divides by the first.
+    (angle.cos().max(0.02), angle.sin())
+}

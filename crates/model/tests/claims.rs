@@ -1,0 +1,296 @@
+//! Claims about the whole model, on a tiny one with fixed pseudo-random weights.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use candle_core::{Device, IndexOp, Tensor, Var};
+use lare_model::cache::Cache;
+use lare_model::config::{Context, Memory, Scorer};
+use lare_model::mask::Slots;
+use lare_model::reasoner::{Intervention, Scene};
+use lare_model::{Config, Init, Path, Prompts, Reasoner, Source, Views};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// Weights that follow from the parameter's name and a salt for names that begin with `salted`.
+struct Weights {
+    salt: (&'static str, u64),
+    vars: RefCell<BTreeMap<String, Var>>,
+}
+
+impl Weights {
+    fn new(salted: &'static str, salt: u64) -> Self {
+        Self { salt: (salted, salt), vars: RefCell::default() }
+    }
+}
+
+fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    // The sum of four uniforms is near enough to a normal.
+    (0..count).map(|_| ((0..4).map(|_| next()).sum::<f32>() - 2.0) * 1.7).collect()
+}
+
+impl Source for Weights {
+    fn tensor(&self, name: &str, shape: &[usize], init: Init) -> lare_model::Result<Tensor> {
+        let salt = if name.starts_with(self.salt.0) { self.salt.1 } else { 0 };
+        let seed = name.bytes().fold(salt + 7, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let (centre, spread) = match init {
+            // Branches that start at nothing would hide mistakes behind them.
+            Init::Zeros => (0.0, 0.05),
+            Init::Ones => (1.0, 0.1),
+            Init::Constant(value) => (value as f32, 0.05),
+            Init::Normal(std) => (0.0, std as f32),
+        };
+        let values: Vec<f32> = noise(seed, shape.iter().product()).iter().map(|x| centre + spread * x).collect();
+        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        self.vars.borrow_mut().insert(name.into(), var.clone());
+        Ok(var.as_tensor().clone())
+    }
+}
+
+fn tiny() -> Config {
+    Config::from_toml(include_str!("tiny.toml"), "tiny.toml").unwrap()
+}
+
+fn model(config: &Config) -> Reasoner {
+    Reasoner::new(config, Path::root(&Weights::new("", 0))).unwrap()
+}
+
+fn pixels(seed: u64, h: usize, w: usize) -> Tensor {
+    let values = noise(seed, h * w * 3).iter().map(|x| (0.5 + 0.3 * x).clamp(0.0, 1.0)).collect();
+    Tensor::from_vec::<_, f32>(values, (1, h, w, 3), &Device::Cpu).unwrap()
+}
+
+fn scene(model: &Reasoner, pictures: &[Tensor]) -> Scene {
+    let views: Vec<Views> = pictures.iter().map(|p| model.encode(p).unwrap()).collect();
+    model.look(&Views::stack(&views).unwrap()).unwrap()
+}
+
+fn prompts(ids: &[&[u32]], pictures: &[u32]) -> Prompts {
+    Prompts { ids: ids.iter().map(|p| p.to_vec()).collect(), picture_of_row: pictures.into() }
+}
+
+fn numbers(t: &Tensor) -> Vec<f32> {
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn farthest(a: &Tensor, b: &Tensor) -> f32 {
+    numbers(a).iter().zip(numbers(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Logits of an answer after thinking.
+fn answer(model: &Reasoner, scene: &Scene, prompts: &Prompts, steps: &[usize], said: &[&[u32]]) -> Tensor {
+    let mut thread = model.prompt(scene, prompts).unwrap();
+    model.think(scene, &mut thread, steps).unwrap();
+    model.say(&mut thread, &said.iter().map(|s| s.to_vec()).collect::<Vec<_>>()).unwrap()
+}
+
+fn variants() -> Vec<(&'static str, Config)> {
+    let mut all = vec![("plain", tiny())];
+    let mut add = |name, change: &dyn Fn(&mut Config)| {
+        let mut config = tiny();
+        change(&mut config);
+        all.push((name, config));
+    };
+    add("mean attention", &|c| c.refocus.scorer = Scorer::MeanAttention);
+    add("weighted attention", &|c| c.refocus.scorer = Scorer::WeightedAttention);
+    add("projected memory", &|c| c.refocus.memory = Memory::Projected);
+    add("fine context", &|c| c.language.context = Context::CoarseAndFine);
+    add("no gate, no bias", &|c| (c.refocus.gate, c.refocus.bias) = (false, false));
+    add("fresh patches", &|c| c.refocus.exclude_earlier = true);
+    all
+}
+
+#[test]
+fn zero_latent_steps_is_the_plain_model() {
+    let config = tiny();
+    let one = Reasoner::new(&config, Path::root(&Weights::new("refocus.", 1))).unwrap();
+    let two = Reasoner::new(&config, Path::root(&Weights::new("refocus.", 2))).unwrap();
+    let ask = prompts(&[&[2, 9, 11, 3]], &[0]);
+    let picture = [pixels(1, 128, 128)];
+    let first = answer(&one, &scene(&one, &picture), &ask, &[0], &[&[4, 12, 13]]);
+    let second = answer(&two, &scene(&two, &picture), &ask, &[0], &[&[4, 12, 13]]);
+    assert_eq!(numbers(&first), numbers(&second), "refocusing weights reached an answer without a latent step");
+
+    // The decoder by itself, with nothing of refocusing around it.
+    let language = &one.backbone.language;
+    let views = one.encode(&picture[0]).unwrap();
+    let coarse = one.backbone.coarse_tokens(&views).unwrap();
+    let prefix = language.over_pictures(&coarse, views.visible().unwrap()).unwrap();
+    let mut cache = Cache::new(&prefix.kv, Slots::new(vec![0].into(), prefix.visible.clone()));
+    let mut run = |ids: &[u32]| {
+        let x = language.embed(&Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap()).unwrap();
+        language.over_slots(&x, &[vec![true; ids.len()]], &mut cache, false).unwrap().hidden
+    };
+    run(&[2, 9, 11, 3]);
+    let plain = language.logits(&run(&[4, 12, 13])).unwrap();
+    assert_eq!(numbers(&first), numbers(&plain));
+}
+
+#[test]
+fn latent_steps_change_the_answer() {
+    let model = model(&tiny());
+    let scene = scene(&model, &[pixels(1, 128, 128)]);
+    let ask = prompts(&[&[2, 9, 11, 3]], &[0]);
+    let none = answer(&model, &scene, &ask, &[0], &[&[4]]);
+    let two = answer(&model, &scene, &ask, &[2], &[&[4]]);
+    assert!(farthest(&none, &two) > 1e-3);
+}
+
+#[test]
+fn a_row_in_a_batch_equals_the_row_alone() {
+    for (name, config) in variants() {
+        let model = model(&config);
+        // Pictures of different shapes, prompts of different lengths, different numbers of steps.
+        let pictures = [pixels(1, 128, 192), pixels(2, 192, 128), pixels(3, 256, 256)];
+        let asked: [&[u32]; 4] = [&[2, 9, 3], &[2, 9, 11, 20, 3], &[2, 7, 8, 3], &[2, 30, 31, 32, 33, 34, 3]];
+        let (of, steps) = ([2, 0, 1, 0], [3, 0, 1, 5]);
+        let said: [&[u32]; 4] = [&[4, 12], &[4], &[4, 13, 14], &[4, 15]];
+        let together = answer(&model, &scene(&model, &pictures), &prompts(&asked, &of), &steps, &said);
+        for row in 0..4 {
+            let own = scene(&model, &pictures[of[row] as usize..=of[row] as usize]);
+            let alone = answer(&model, &own, &prompts(&asked[row..=row], &[0]), &steps[row..=row], &said[row..=row]);
+            let length = said[row].len();
+            let difference = farthest(&together.i((row, ..length)).unwrap(), &alone.i(0).unwrap());
+            assert!(difference < 2e-5, "{name}, row {row}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn cached_decode_equals_full_forward() {
+    let model = model(&tiny());
+    let scene = scene(&model, &[pixels(5, 128, 128)]);
+    let ask = prompts(&[&[2, 9, 11, 3]], &[0]);
+    let full = answer(&model, &scene, &ask, &[2], &[&[4, 12, 13, 14]]);
+    let mut thread = model.prompt(&scene, &ask).unwrap();
+    model.think(&scene, &mut thread, &[2]).unwrap();
+    for (i, id) in [4u32, 12, 13, 14].into_iter().enumerate() {
+        let step = model.say(&mut thread, &[vec![id]]).unwrap();
+        let difference = farthest(&full.i((.., i..=i)).unwrap(), &step);
+        assert!(difference < 2e-5, "token {i}: {difference}");
+    }
+}
+
+#[test]
+fn future_tokens_do_not_change_past_logits() {
+    let model = model(&tiny());
+    let scene = scene(&model, &[pixels(5, 128, 128)]);
+    let ask = prompts(&[&[2, 9, 11, 3]], &[0]);
+    let one = answer(&model, &scene, &ask, &[1], &[&[4, 12, 13, 14]]);
+    let two = answer(&model, &scene, &ask, &[1], &[&[4, 12, 20, 21]]);
+    assert_eq!(numbers(&one.i((.., ..2)).unwrap()), numbers(&two.i((.., ..2)).unwrap()));
+    assert!(farthest(&one.i((.., 2..)).unwrap(), &two.i((.., 2..)).unwrap()) > 1e-3);
+}
+
+#[test]
+fn scores_are_a_distribution_over_the_real_cells_and_the_best_are_chosen() {
+    for (name, config) in variants() {
+        let model = model(&config);
+        let scene = scene(&model, &[pixels(1, 128, 192), pixels(3, 256, 256)]);
+        let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3], &[2, 8, 3]], &[0, 1])).unwrap();
+        model.think(&scene, &mut thread, &[2, 2]).unwrap();
+        for step in &thread.steps {
+            let scores = step.log_scores.exp().unwrap().to_vec2::<f32>().unwrap();
+            assert!(scores.iter().all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-4), "{name}: {scores:?}");
+            assert!(step.chosen[0].iter().all(|p| *p < 6), "{name}: padding was chosen: {:?}", step.chosen[0]);
+            let of = |p: u32| scores[1][p as usize];
+            assert_eq!(step.chosen[1].len(), 3);
+            assert!(step.chosen[1].windows(2).all(|w| of(w[0]) >= of(w[1])), "{name}: not best first");
+        }
+        if config.refocus.exclude_earlier {
+            assert!(thread.steps[1].chosen[1].iter().all(|p| !thread.steps[0].chosen[1].contains(p)));
+        }
+    }
+}
+
+#[test]
+fn thoughts_enter_at_the_norm_of_the_embeddings() {
+    let model = model(&tiny());
+    let scene = scene(&model, &[pixels(1, 128, 128)]);
+    let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
+    model.think(&scene, &mut thread, &[3]).unwrap();
+    for step in &thread.steps {
+        let rms = step.thought.sqr().unwrap().mean_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
+        assert!((rms - 1.0).abs() < 1e-3, "{rms}");
+    }
+}
+
+/// The answer's loss after three steps, from given weights.
+fn chain_loss(config: &Config, weights: &Weights) -> Tensor {
+    let model = Reasoner::new(config, Path::root(weights)).unwrap();
+    let views = model.encode(&pixels(1, 128, 128)).unwrap();
+    let scene = model.look(&views).unwrap();
+    let logits = answer(&model, &scene, &prompts(&[&[2, 9, 3]], &[0]), &[3], &[&[4, 12]]);
+    lare_kernels::cross_entropy(&logits.squeeze(0).unwrap(), &[Some(12), Some(5)]).unwrap().sum_all().unwrap()
+}
+
+/// Gives out given values.
+struct Fixed(BTreeMap<String, Tensor>);
+
+impl Source for Fixed {
+    fn tensor(&self, name: &str, _: &[usize], _: Init) -> lare_model::Result<Tensor> {
+        Ok(self.0[name].clone())
+    }
+}
+
+#[test]
+fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
+    for (name, config) in variants() {
+        let weights = Weights::new("", 0);
+        let gradients = chain_loss(&config, &weights).backward().unwrap();
+        let values: BTreeMap<String, Tensor> =
+            weights.vars.borrow().iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
+        let mut checked = vec!["refocus.qformer.blocks.0.cross_memory.weight", "language.blocks.0.qkv.weight", "language.embedding"];
+        if config.refocus.bias && config.refocus.scorer == Scorer::DotProduct {
+            // Reached through the bias alone: the choice itself has no gradient.
+            checked.push("refocus.query.weight");
+        }
+        for parameter in checked {
+            let gradient = gradients.get(&weights.vars.borrow()[parameter]).unwrap().clone();
+            let length = gradient.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
+            assert!(length > 1e-6, "{name}: no gradient at {parameter}");
+            // Along the gradient the loss must rise by its length.
+            let step = 3e-3 / length;
+            let at = |factor: f32| {
+                let mut moved = values.clone();
+                let value = (&values[parameter] + (&gradient * f64::from(factor * step)).unwrap()).unwrap();
+                moved.insert(parameter.into(), value);
+                let model = Reasoner::new(&config, Path::root(&Fixed(moved))).unwrap();
+                let scene = model.look(&model.encode(&pixels(1, 128, 128)).unwrap()).unwrap();
+                let logits = answer(&model, &scene, &prompts(&[&[2, 9, 3]], &[0]), &[3], &[&[4, 12]]);
+                let nats = lare_kernels::cross_entropy(&logits.squeeze(0).unwrap(), &[Some(12), Some(5)]).unwrap();
+                nats.sum_all().unwrap().to_scalar::<f32>().unwrap()
+            };
+            let slope = (at(1.0) - at(-1.0)) / (2.0 * step * length);
+            let ratio = slope / length;
+            assert!((ratio - 1.0).abs() < 0.05, "{name}, {parameter}: slope {slope}, gradient {length}");
+        }
+    }
+}
+
+#[test]
+fn an_intervention_replaces_the_patches_and_the_thought() {
+    let model = model(&tiny());
+    let scene = scene(&model, &[pixels(1, 128, 128)]);
+    let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
+    let patches = [vec![3, 1]];
+    let zero = |_: usize, thought: &Tensor| Ok(thought.zeros_like()?);
+    let change = Intervention { thought: Some(&zero), patches: Some(&patches) };
+    model.step(&scene, &mut thread, &[true], change).unwrap();
+    assert_eq!(thread.steps[0].chosen, patches);
+    assert!(numbers(&thread.steps[0].thought).iter().all(|x| *x == 0.0));
+}
+
+#[test]
+fn more_steps_than_the_model_has_are_refused_by_number() {
+    let model = model(&tiny());
+    let scene = scene(&model, &[pixels(1, 128, 128)]);
+    let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
+    let message = model.think(&scene, &mut thread, &[7]).unwrap_err().to_string();
+    assert!(message.contains("at most 6") && message.contains("got 7"), "{message}");
+}

@@ -1,0 +1,229 @@
+//! A trace as a folder: the record, a picture per step, the animation, the page.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{TraceError, WriteProblem},
+    picture::PictureRef,
+    render::{animation, heatmap, html},
+    schema::Record,
+};
+
+/// The files of a trace that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The folder they lie in.
+    pub folder: PathBuf,
+    /// `trace.json`, the record.
+    pub record: PathBuf,
+    /// `index.html`, one page that needs nothing beside it.
+    pub page: PathBuf,
+    /// `step-1.png` and on, one per step.
+    pub steps: Vec<PathBuf>,
+    /// `looks.gif`; `None` for a record without steps.
+    pub animation: Option<PathBuf>,
+}
+
+/// Writes the whole trace into a folder, which is created if need be.
+///
+/// Everything is drawn before the first file is written, each file appears under its name only when it
+/// is complete, and `trace.json` comes last: a folder that has it has everything. Pictures that an
+/// earlier trace left there and this one does not replace are removed.
+///
+/// Fails with [`TraceError::Invalid`] for a record or picture that cannot be right, and with
+/// [`TraceError::Write`] for a folder that cannot be written or a disk that is full.
+pub fn write_folder(
+    folder: &Path,
+    record: &Record,
+    picture: PictureRef,
+) -> Result<Written, TraceError> {
+    picture.check(record)?;
+    let json = record.to_json()?;
+    let page = html::page(record, picture)?;
+    let Drawn {
+        pictures,
+        animation,
+    } = draw(record, picture)?;
+
+    fs::create_dir_all(folder).map_err(failed(folder))?;
+    let mut steps = Vec::new();
+    for (step, png) in pictures.iter().enumerate() {
+        steps.push(put(folder, &step_name(step), png)?);
+    }
+    let animation = animation
+        .map(|gif| put(folder, ANIMATION, &gif))
+        .transpose()?;
+    let page = put(folder, "index.html", page.as_bytes())?;
+    remove_leftovers(folder, record.steps.len())?;
+    let record = put(folder, "trace.json", json.as_bytes())?;
+    Ok(Written {
+        folder: folder.to_owned(),
+        record,
+        page,
+        steps,
+        animation,
+    })
+}
+
+struct Drawn {
+    pictures: Vec<Vec<u8>>,
+    animation: Option<Vec<u8>>,
+}
+
+/// Draws the animation beside everything else: choosing its colours takes longer than all the pictures.
+fn draw(record: &Record, picture: PictureRef) -> Result<Drawn, TraceError> {
+    std::thread::scope(|scope| {
+        let animation = scope.spawn(|| animation::gif(record, picture));
+        let pictures = heatmap::pngs(record, picture);
+        let animation = animation
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(Drawn {
+            pictures: pictures?,
+            animation: animation?,
+        })
+    })
+}
+
+const ANIMATION: &str = "looks.gif";
+
+/// File name of a step's picture: people count from 1.
+fn step_name(step: usize) -> String {
+    format!("step-{}.png", step + 1)
+}
+
+/// Writes beside the final name, then renames: nobody ever sees half a file.
+///
+/// Not flushed to the disk: a trace can be made again, and a flush would cost more than the answer.
+fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, TraceError> {
+    let path = folder.join(name);
+    let mut file = temporary(folder).map_err(failed(&path))?;
+    file.write_all(bytes).map_err(failed(&path))?;
+    file.persist(&path)
+        .map_err(|error| failed(&path)(error.error))?;
+    Ok(path)
+}
+
+/// A temporary file with the permissions of an ordinary one; by default it would be its owner's alone.
+fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
+    builder.prefix(".trace-").tempfile_in(folder)
+}
+
+/// Removes the step pictures and the animation that a longer, earlier trace left in the folder.
+fn remove_leftovers(folder: &Path, steps: usize) -> Result<(), TraceError> {
+    let mut leftovers: Vec<PathBuf> = (steps..)
+        .map(|step| folder.join(step_name(step)))
+        .take_while(|path| path.exists())
+        .collect();
+    if steps == 0 {
+        leftovers.push(folder.join(ANIMATION));
+    }
+    for path in leftovers.into_iter().filter(|path| path.exists()) {
+        fs::remove_file(&path).map_err(failed(&path))?;
+    }
+    Ok(())
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> TraceError {
+    let path = path.to_owned();
+    move |source| TraceError::Write {
+        path,
+        problem: WriteProblem::of(&source),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example;
+
+    fn picture<'a>(record: &Record, rgb: &'a [u8]) -> PictureRef<'a> {
+        PictureRef {
+            width: record.input.width,
+            height: record.input.height,
+            rgb,
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_trace_is_a_folder_with_these_files_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (record, rgb) = example::wide();
+        let written =
+            write_folder(&folder.path().join("new"), &record, picture(&record, &rgb)).unwrap();
+        assert_eq!(
+            names(&written.folder),
+            [
+                "index.html",
+                "looks.gif",
+                "step-1.png",
+                "step-2.png",
+                "step-3.png",
+                "trace.json"
+            ]
+        );
+        let json = fs::read_to_string(&written.record).unwrap();
+        assert_eq!(Record::from_json(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn a_shorter_trace_leaves_nothing_of_a_longer_one_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+        for (record, rgb) in [example::wide(), example::without_steps()] {
+            write_folder(folder.path(), &record, picture(&record, &rgb)).unwrap();
+        }
+        assert_eq!(
+            names(folder.path()),
+            ["index.html", "notes.txt", "trace.json"]
+        );
+    }
+
+    #[test]
+    fn a_wrong_record_leaves_no_folder_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut record, rgb) = example::wide();
+        record.steps[1].weights[0] = f32::NAN;
+        let target = folder.path().join("new");
+        assert!(write_folder(&target, &record, picture(&record, &rgb)).is_err());
+        assert!(!target.exists());
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("answer");
+        fs::write(&target, "mine").unwrap();
+        let (record, rgb) = example::wide();
+        let error = write_folder(&target, &record, picture(&record, &rgb))
+            .unwrap_err()
+            .to_string();
+        insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "FOLDER"));
+        assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
+    }
+
+    #[test]
+    fn every_problem_of_the_disk_has_its_own_way_out() {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull, TimedOut};
+        let texts = [PermissionDenied, ReadOnlyFilesystem, StorageFull, TimedOut]
+            .map(|kind| failed(Path::new("out/trace.json"))(kind.into()).to_string());
+        insta::assert_snapshot!(texts.join("\n\n"));
+    }
+}

@@ -1,0 +1,311 @@
+//! Batches as a pure function of the config and the step: nothing but the step number needs to be saved to go on.
+//!
+//! A batch is `S` pictures with `Q` questions each, rows ordered picture by picture. While the encoders are
+//! frozen, a block of batches is drawn and encoded once (features in f16) and gone through several times, each
+//! time with other questions on the same pictures.
+
+use crate::config::{Config, Mix, Stage};
+use crate::vars::dice;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use half::f16;
+use lare_data::scenes::Group;
+use lare_data::suite::GroupRecipe;
+use lare_data::{Question, Region, Split, Suite, Task, Tokenizer, prompt};
+use lare_model::{Prompts, Reasoner, Views};
+use rand::RngExt;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// How many times smaller the pictures are from which drawings are cut.
+pub const SMALL: usize = 8;
+
+/// What one latent step should look at and find.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Share of the step's region in each coarse cell, `[P]`, summing to 1.
+    pub coverage: Vec<f32>,
+    /// Ids of the words that it reads.
+    pub words: Vec<u32>,
+    /// Centre of the region, in pixels of the prepared picture.
+    pub centre: (f32, f32),
+}
+
+/// One question, ready.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The task, for reports.
+    pub task: Task,
+    /// Looks that the question needs.
+    pub looks: usize,
+    /// `<question> .. <think>`.
+    pub prompt: Vec<u32>,
+    /// `</think> .. <end>`.
+    pub answer: Vec<u32>,
+    /// One for each step of the rationale.
+    pub targets: Vec<Target>,
+}
+
+/// A picture of 1/8 size, from which drawings are cut: `[h, w, 3]`, 0..1.
+#[derive(Clone, Debug)]
+pub struct Small {
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Row-major pixels.
+    pub values: Vec<f32>,
+}
+
+/// What the model starts from.
+#[derive(Clone, Debug)]
+pub enum Pictures {
+    /// `[S, H, W, 3]` in 0..1: the encoders are being trained.
+    Pixels(Tensor),
+    /// Their features: the encoders are frozen.
+    Views(Views),
+}
+
+/// Rows that are trained on together.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The pictures.
+    pub pictures: Pictures,
+    /// The questions, picture by picture.
+    pub rows: Vec<Row>,
+    /// Token ids of the questions.
+    pub prompts: Prompts,
+    /// Latent steps of each row.
+    pub steps: Vec<usize>,
+    /// The pictures at 1/8 size.
+    pub small: Vec<Small>,
+    /// What is in the pictures.
+    pub groups: Arc<Vec<Group>>,
+}
+
+/// Drawn and, where the encoders are frozen, encoded pictures of one batch.
+struct Drawn {
+    groups: Arc<Vec<Group>>,
+    small: Vec<Small>,
+    coarse: Option<Vec<f16>>,
+    fine: Option<Vec<f16>>,
+}
+
+struct Block {
+    place: (usize, usize), // stage, number
+    batches: Vec<Drawn>,
+}
+
+/// Makes the batches of a run.
+pub struct Feeder<'a> {
+    config: &'a Config,
+    suite: &'a Suite,
+    tokenizer: &'a Tokenizer,
+    device: Device,
+    block: Option<Block>,
+}
+
+impl<'a> Feeder<'a> {
+    /// Nothing is drawn until the first batch is asked for.
+    pub fn new(config: &'a Config, suite: &'a Suite, tokenizer: &'a Tokenizer, device: Device) -> Self {
+        Self { config, suite, tokenizer, device, block: None }
+    }
+
+    /// Batch number `index` (optimiser step times `accumulate`, plus the part) of a stage. `frozen` gives the model
+    /// when its encoders do not change in this stage.
+    pub fn batch(&mut self, stage: usize, index: usize, frozen: Option<&Reasoner>) -> Result<Batch> {
+        let (data, kind) = (&self.config.data, &self.config.stages[stage]);
+        let passes = if frozen.is_some() { data.passes_per_block } else { 1 };
+        let per_block = data.batches_per_block * passes;
+        let (block, within) = (index / per_block, index % per_block);
+        if self.block.as_ref().is_none_or(|b| b.place != (stage, block)) {
+            self.block = None; // frees the old features before the new ones are made
+            self.block = Some(self.make_block(stage, block, passes, frozen)?);
+        }
+        let (pass, turn) = (within / data.batches_per_block, within % data.batches_per_block);
+        let order = shuffled(data.batches_per_block, self.config.seed, (stage, block, pass));
+        let drawn = self.block.as_ref().and_then(|b| b.batches.get(order[turn]));
+        let Some(drawn) = drawn else {
+            return Err(Error::Recipe { stage: kind.name.clone(), reason: "the block has no such batch".into() });
+        };
+        self.assemble(kind, drawn, pass)
+    }
+
+    /// Pictures and questions for validation: `pictures` of them, the same in every stage that asks for this mix.
+    pub fn validation(&self, stage: usize, mix: &Mix, model: &Reasoner, part: usize) -> Result<Batch> {
+        let data = &self.config.data;
+        let kind = &self.config.stages[stage];
+        let drawn = self.draw(kind, mix, Split::Val, (part * data.pictures_per_batch) as u64, 1, Some(model))?;
+        self.assemble(kind, &drawn, 0)
+    }
+
+    fn make_block(&self, stage: usize, block: usize, passes: usize, frozen: Option<&Reasoner>) -> Result<Block> {
+        let (data, kind) = (&self.config.data, &self.config.stages[stage]);
+        let mut batches = Vec::with_capacity(data.batches_per_block);
+        for (i, mix) in portions(kind, data.batches_per_block).into_iter().enumerate() {
+            let batch = ((stage as u64) << 20 | block as u64) * data.batches_per_block as u64 + i as u64;
+            let first = (self.config.seed << 40) + batch * data.pictures_per_batch as u64;
+            batches.push(self.draw(kind, &kind.mix[mix], Split::Train, first, passes, frozen)?);
+        }
+        Ok(Block { place: (stage, block), batches })
+    }
+
+    fn draw(&self, stage: &Stage, mix: &Mix, split: Split, first: u64, passes: usize, frozen: Option<&Reasoner>) -> Result<Drawn> {
+        let data = &self.config.data;
+        let recipe = GroupRecipe {
+            tasks: mix.tasks.iter().map(|(task, weight)| (*task, *weight)).collect(),
+            questions: data.questions_per_picture * passes,
+            min_looks: mix.looks[0],
+            max_looks: mix.looks[1],
+        };
+        let refused = |e: lare_data::RecipeError| Error::Recipe { stage: stage.name.clone(), reason: e.to_string() };
+        recipe.check(split).map_err(refused)?;
+        let groups: Vec<Group> = (0..data.pictures_per_batch as u64)
+            .into_par_iter()
+            .map(|i| self.suite.group(split, first + i, &recipe))
+            .collect();
+        let small = groups.par_iter().map(|g| shrink(&g.picture)).collect();
+        let (mut coarse, mut fine) = (None, None);
+        if let Some(model) = frozen {
+            let views = model.encode(&pixels(&groups, &self.device)?)?;
+            let half = |t: &Tensor| -> Result<Vec<f16>> { Ok(t.to_dtype(DType::F16)?.flatten_all()?.to_vec1()?) };
+            coarse = Some(half(&views.coarse)?);
+            fine = Some(half(&views.fine)?);
+        }
+        Ok(Drawn { groups: Arc::new(groups), small, coarse, fine })
+    }
+
+    fn assemble(&self, stage: &Stage, drawn: &Drawn, pass: usize) -> Result<Batch> {
+        let q = self.config.data.questions_per_picture;
+        let mut rows = Vec::with_capacity(drawn.groups.len() * q);
+        let mut picture_of_row = Vec::with_capacity(rows.capacity());
+        for (picture, group) in drawn.groups.iter().enumerate() {
+            for question in group.questions.iter().skip(pass * q).take(q) {
+                rows.push(self.row(stage, question, group)?);
+                picture_of_row.push(picture as u32);
+            }
+        }
+        let prompts =
+            Prompts { ids: rows.iter().map(|r| r.prompt.clone()).collect(), picture_of_row: picture_of_row.into() };
+        let steps = rows.iter().map(|r| r.looks.min(stage.latent_steps)).collect();
+        let pictures = self.pictures(drawn)?;
+        Ok(Batch { pictures, rows, prompts, steps, small: drawn.small.clone(), groups: drawn.groups.clone() })
+    }
+
+    fn pictures(&self, drawn: &Drawn) -> Result<Pictures> {
+        let (Some(coarse), Some(fine), Some(group)) = (&drawn.coarse, &drawn.fine, drawn.groups.first()) else {
+            return Ok(Pictures::Pixels(pixels(&drawn.groups, &self.device)?));
+        };
+        let cell = self.config.model.vision.cell_px;
+        let grid = lare_model::reasoner::Grid { rows: group.picture.height / cell, cols: group.picture.width / cell };
+        let (s, p) = (drawn.groups.len(), grid.cells());
+        let per_cell = self.config.model.vision.fine_per_side.pow(2);
+        let tensor = |values: &[f16], rows: usize| -> Result<Tensor> {
+            let width = values.len() / (s * rows);
+            Ok(Tensor::from_slice(values, (s, rows, width), &self.device)?.to_dtype(DType::F32)?)
+        };
+        Ok(Pictures::Views(Views { coarse: tensor(coarse, p)?, fine: tensor(fine, p * per_cell)?, grids: vec![grid; s] }))
+    }
+
+    fn row(&self, stage: &Stage, question: &Question, group: &Group) -> Result<Row> {
+        let cell = self.config.model.vision.cell_px as f32;
+        let (rows, cols) = (group.picture.height / cell as usize, group.picture.width / cell as usize);
+        let target = |step: &lare_data::Step| Target {
+            coverage: coverage(&step.region, rows, cols, cell),
+            words: self.tokenizer.encode(&step.reads),
+            centre: ((step.region.left + step.region.right) / 2.0, (step.region.top + step.region.bottom) / 2.0),
+        };
+        let rest = question.steps.iter().skip(stage.latent_steps).filter(|_| stage.say_rest);
+        let said: Vec<&str> = rest.map(|s| s.says.as_str()).chain([question.answer.as_str()]).collect();
+        Ok(Row {
+            task: question.task,
+            looks: question.looks,
+            prompt: prompt::lay_out(self.tokenizer, &question.text).ids,
+            answer: prompt::answer_ids(self.tokenizer, &said.join(" ")),
+            targets: question.steps.iter().map(target).collect(),
+        })
+    }
+}
+
+/// Which kind of batch each place of a block has, in proportion to the shares, at least the most wanted one.
+fn portions(stage: &Stage, batches: usize) -> Vec<usize> {
+    let total: f64 = stage.mix.iter().map(|m| m.share).sum();
+    let mut debts = vec![0.0; stage.mix.len()];
+    let mut kinds = Vec::with_capacity(batches);
+    for _ in 0..batches {
+        let mut next = 0;
+        for (i, mix) in stage.mix.iter().enumerate() {
+            debts[i] += mix.share / total;
+            if debts[i] > debts[next] {
+                next = i;
+            }
+        }
+        debts[next] -= 1.0;
+        kinds.push(next);
+    }
+    kinds
+}
+
+fn shuffled(count: usize, seed: u64, (stage, block, pass): (usize, usize, usize)) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut dice = dice(seed, &format!("order {stage} {block} {pass}"), 0);
+    for i in (1..count).rev() {
+        order.swap(i, dice.random_range(0..=i));
+    }
+    order
+}
+
+/// `[S, H, W, 3]` in 0..1.
+pub fn pixels(groups: &[Group], device: &Device) -> Result<Tensor> {
+    let (h, w) = groups.first().map_or((0, 0), |g| (g.picture.height, g.picture.width));
+    let mut values = vec![0f32; groups.len() * h * w * 3];
+    values.par_chunks_mut((h * w * 3).max(1)).zip(groups).for_each(|(out, group)| {
+        for (to, from) in out.iter_mut().zip(&group.picture.rgb) {
+            *to = f32::from(*from) / 255.0;
+        }
+    });
+    Ok(Tensor::from_vec(values, (groups.len(), h, w, 3), device)?)
+}
+
+fn shrink(picture: &lare_data::Picture) -> Small {
+    let (height, width) = (picture.height / SMALL, picture.width / SMALL);
+    let mut values = vec![0f32; height * width * 3];
+    for y in 0..height * SMALL {
+        for x in 0..width * SMALL {
+            for c in 0..3 {
+                let from = picture.rgb[(y * picture.width + x) * 3 + c];
+                values[((y / SMALL) * width + x / SMALL) * 3 + c] += f32::from(from) / (255 * SMALL * SMALL) as f32;
+            }
+        }
+    }
+    Small { height, width, values }
+}
+
+/// The share of `region` in each cell, `[rows * cols]`, summing to 1 (all zero for a region outside the grid).
+pub fn coverage(region: &Region, rows: usize, cols: usize, cell: f32) -> Vec<f32> {
+    let overlap = |from: f32, to: f32, at: usize| (to.min((at + 1) as f32 * cell) - from.max(at as f32 * cell)).max(0.0);
+    let mut shares: Vec<f32> = (0..rows * cols)
+        .map(|i| overlap(region.top, region.bottom, i / cols) * overlap(region.left, region.right, i % cols))
+        .collect();
+    let sum: f32 = shares.iter().sum();
+    shares.iter_mut().for_each(|s| *s /= sum.max(1e-6));
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coverage_is_split_by_area_and_sums_to_one() {
+        let region = Region { left: 32.0, top: 0.0, right: 96.0, bottom: 64.0 };
+        assert_eq!(coverage(&region, 2, 2, 64.0), [0.5, 0.5, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn coverage_of_a_wide_grid_falls_into_the_right_column() {
+        let corner = Region { left: 600.0, top: 340.0, right: 630.0, bottom: 380.0 };
+        let shares = coverage(&corner, 6, 10, 64.0);
+        assert!((shares[59] - 1.0).abs() < 1e-6, "{shares:?}");
+    }
+}

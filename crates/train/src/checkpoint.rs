@@ -1,0 +1,199 @@
+//! Save and resume: weights, optimiser, step. Batches and random numbers follow from the step alone.
+//!
+//! A checkpoint is a folder `checkpoint-STEP` with `weights.safetensors`, `optimizer.safetensors` and
+//! `state.json`. It is written under another name, flushed and renamed: a folder of that name is whole.
+
+use crate::config::Config;
+use crate::stages::Staged;
+use crate::vars::{Vars, read_tensors};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::TensorView;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Steps done in all.
+    pub step: usize,
+    /// The stage that the next step belongs to.
+    pub stage: usize,
+    /// Steps done in it.
+    pub step_in_stage: usize,
+    /// Updates that the optimiser has made in it.
+    pub updates: u64,
+    /// SHA-256 of the resolved config.
+    pub config_hash: String,
+}
+
+/// Checkpoints kept in a run's folder.
+const KEPT: usize = 2;
+
+/// SHA-256 of the resolved config, in hex.
+pub fn config_hash(config: &Config) -> Result<String> {
+    Ok(Sha256::digest(config.to_toml()?).iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Writes `checkpoint-STEP` and drops all but the newest.
+pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Result<PathBuf> {
+    let last = folder.join(format!("checkpoint-{}", state.step));
+    let partial = folder.join(format!(".checkpoint-{}.partial", state.step));
+    let failed = |e: std::io::Error| Error::file("write", &last, &e);
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).map_err(failed)?;
+    }
+    std::fs::create_dir_all(&partial).map_err(failed)?;
+    let mut weights = BTreeMap::new();
+    for (name, var) in vars.all() {
+        weights.insert(name, var.as_tensor().clone());
+    }
+    write_tensors(&partial.join("weights.safetensors"), &weights, &BTreeMap::new())?;
+    let mut moments = BTreeMap::new();
+    for ((name, (_, var)), moment) in staged.names.iter().zip(vars.all()).zip(staged.optimizer.state()) {
+        let parts = [("first", Some(moment.first)), ("second", Some(moment.second)), ("ema", moment.ema)];
+        for (part, values) in parts {
+            if let Some(values) = values {
+                moments.insert(format!("{part}.{name}"), Tensor::from_slice(values, var.shape(), &Device::Cpu)?);
+            }
+        }
+    }
+    write_tensors(&partial.join("optimizer.safetensors"), &moments, &BTreeMap::new())?;
+    let text = serde_json::to_vec_pretty(state).map_err(|e| failed(e.into()))?;
+    write_file(&partial.join("state.json"), &text)?;
+    if last.exists() {
+        std::fs::remove_dir_all(&last).map_err(failed)?;
+    }
+    std::fs::rename(&partial, &last).map_err(failed)?;
+    for old in checkpoints(folder).iter().rev().skip(KEPT) {
+        // Only space is lost when this fails.
+        let _ = std::fs::remove_dir_all(&old.1);
+    }
+    Ok(last)
+}
+
+/// Whole checkpoints of a run, oldest first.
+pub fn checkpoints(folder: &Path) -> Vec<(usize, PathBuf)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse().ok();
+    let mut found: Vec<(usize, PathBuf)> = entries.filter_map(|e| Some((step(&e.path())?, e.path()))).collect();
+    found.sort();
+    found
+}
+
+/// Reads where a checkpoint stands, refusing one of another run.
+pub fn read_state(path: &Path, config: &Config) -> Result<State> {
+    let file = path.join("state.json");
+    let text = std::fs::read_to_string(&file).map_err(|e| Error::file("read", &file, &e))?;
+    let state: State =
+        serde_json::from_str(&text).map_err(|e| Error::file("read", &file, &std::io::Error::other(e.to_string())))?;
+    let expected = config_hash(config)?;
+    if state.config_hash != expected {
+        return Err(Error::Mismatch { path: path.into(), what: "the config has changed".into(), expected, got: state.config_hash });
+    }
+    Ok(state)
+}
+
+/// Puts a checkpoint's weights into the variables.
+pub fn read_weights(path: &Path, vars: &Vars, device: &Device) -> Result<()> {
+    let file = path.join("weights.safetensors");
+    let bytes = std::fs::read(&file).map_err(|e| Error::file("read", &file, &e))?;
+    for (name, tensor) in read_tensors(&bytes, &file, device)? {
+        vars.set(&name, &tensor)?;
+    }
+    Ok(())
+}
+
+/// Puts a checkpoint's optimiser state into a stage that was just entered.
+pub fn read_optimizer(path: &Path, state: &State, staged: &mut Staged) -> Result<()> {
+    let file = path.join("optimizer.safetensors");
+    let bytes = std::fs::read(&file).map_err(|e| Error::file("read", &file, &e))?;
+    let tensors = read_tensors(&bytes, &file, &Device::Cpu)?;
+    let part = |part: &str, name: &str| -> Result<Vec<f32>> {
+        let tensor = tensors.get(&format!("{part}.{name}")).ok_or_else(|| Error::Mismatch {
+            path: file.clone(),
+            what: format!("no {part} of `{name}`"),
+            expected: "one for each parameter".into(),
+            got: "none".into(),
+        })?;
+        Ok(tensor.flatten_all()?.to_vec1()?)
+    };
+    let mut moments = Vec::with_capacity(staged.names.len());
+    for name in &staged.names {
+        moments.push((part("first", name)?, part("second", name)?, part("ema", name)?));
+    }
+    let borrowed: Vec<lare_kernels::AdamWState> = moments
+        .iter()
+        .map(|(first, second, ema)| lare_kernels::AdamWState { first, second, ema: Some(ema) })
+        .collect();
+    Ok(staged.optimizer.restore(state.updates, &borrowed)?)
+}
+
+/// The model alone, with averaged weights, as a folder that `lare` loads: `config.toml`, `model.safetensors` (f16)
+/// and `tokenizer.json`.
+pub fn export(folder: &Path, config: &Config, staged: &Staged, vars: &Vars, tokenizer: &str) -> Result<PathBuf> {
+    let mut tensors = BTreeMap::new();
+    for (i, (name, var)) in vars.all().into_iter().enumerate() {
+        if name.starts_with("reading.") {
+            continue;
+        }
+        let tensor = match staged.optimizer.ema(i) {
+            Some(values) => Tensor::from_slice(values, var.shape(), &Device::Cpu)?,
+            None => var.as_tensor().to_device(&Device::Cpu)?,
+        };
+        tensors.insert(name, tensor.to_dtype(DType::F16)?);
+    }
+    std::fs::create_dir_all(folder).map_err(|e| Error::file("write", folder, &e))?;
+    let facts = BTreeMap::from([("config_hash".to_owned(), config_hash(config)?), ("name".to_owned(), config.model.name.clone())]);
+    write_tensors(&folder.join("model.safetensors"), &tensors, &facts)?;
+    write_atomically(&folder.join("config.toml"), config.model.to_toml()?.as_bytes())?;
+    write_atomically(&folder.join("tokenizer.json"), tokenizer.as_bytes())?;
+    Ok(folder.to_owned())
+}
+
+fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, facts: &BTreeMap<String, String>) -> Result<()> {
+    let mut raw = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
+        let (bytes, dtype) = match flat.dtype() {
+            DType::F16 => {
+                let values: Vec<half::f16> = flat.to_vec1()?;
+                (values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>(), safetensors::Dtype::F16)
+            }
+            _ => {
+                let values: Vec<f32> = flat.to_dtype(DType::F32)?.to_vec1()?;
+                (values.iter().flat_map(|v| v.to_le_bytes()).collect(), safetensors::Dtype::F32)
+            }
+        };
+        raw.push((name, bytes, dtype, tensor.shape().dims().to_vec()));
+    }
+    let damaged = |e: safetensors::SafeTensorError| Error::file("write", path, &std::io::Error::other(e.to_string()));
+    let mut views = Vec::with_capacity(raw.len());
+    for (name, bytes, dtype, shape) in &raw {
+        views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(damaged)?));
+    }
+    let facts = (!facts.is_empty()).then(|| facts.clone().into_iter().collect());
+    let bytes = safetensors::serialize(views, facts).map_err(damaged)?;
+    write_file(path, &bytes)
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = std::fs::File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|e| Error::file("write", path, &e))
+}
+
+/// Writes a file under another name, flushes it and renames it: the path holds the old or the new, never a part.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().map_or_else(|| "file".into(), |n| n.to_string_lossy().into_owned());
+    let partial = path.with_file_name(format!(".{name}.partial"));
+    write_file(&partial, bytes)?;
+    std::fs::rename(&partial, path).map_err(|e| Error::file("write", path, &e))
+}

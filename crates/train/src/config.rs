@@ -1,0 +1,208 @@
+//! One strict file, one run. Unknown keys are errors; the resolved config is saved beside the weights.
+
+use crate::{Error, Result};
+use lare_data::Task;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Names the run's folder.
+    pub name: String,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Steps between two checkpoints.
+    pub checkpoint_every_steps: usize,
+    /// Steps between two lines of metrics.
+    pub log_every_steps: usize,
+    /// Steps between two validations.
+    pub validate_every_steps: usize,
+    /// Pictures of the validation, per mix of the stage.
+    pub validation_pictures: usize,
+    /// The architecture.
+    pub model: lare_model::Config,
+    /// How weights change.
+    pub optimizer: Optimizer,
+    /// How batches are made.
+    pub data: Data,
+    /// What is trained, on what, in order.
+    pub stages: Vec<Stage>,
+}
+
+/// AdamW.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled decay of matrices; vectors are not decayed.
+    pub weight_decay: f64,
+    /// Joint gradient norm above which gradients are scaled down.
+    pub clip_norm: f64,
+    /// Decay of the averaged weights, which are what is validated and shipped.
+    pub ema_decay: f64,
+}
+
+/// How batches are made. While the encoders are frozen, a block of pictures is drawn and encoded once and its
+/// features serve several batches with fresh questions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Pictures of one batch.
+    pub pictures_per_batch: usize,
+    /// Questions on each picture of a batch.
+    pub questions_per_picture: usize,
+    /// Batches in a block.
+    pub batches_per_block: usize,
+    /// How often a block is gone through, each time with other questions.
+    pub passes_per_block: usize,
+}
+
+/// What a stage optimises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// The encoders alone: name letters, digits, kinds and colours at known places.
+    Read,
+    /// The whole loss of METHOD section 4.
+    Reason,
+    /// The halting head alone, against the marginal gain of a further step.
+    Halt,
+}
+
+/// How the learning rate ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// It stays.
+    Constant,
+    /// A half cosine to a hundredth.
+    Cosine,
+}
+
+/// One stage of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Shown in metrics and progress.
+    pub name: String,
+    /// What is optimised.
+    pub objective: Objective,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Steps in which the rate rises from nothing.
+    pub warmup_steps: usize,
+    /// Learning rate after the warm-up.
+    pub rate: f64,
+    /// How it ends.
+    pub decay: Decay,
+    /// Prefixes of the parameters that change; the others are frozen.
+    pub train: Vec<String>,
+    /// Factors on the rate by prefix of the parameter's name; the longest prefix counts.
+    pub rate_scale: BTreeMap<String, f64>,
+    /// Batches whose gradients are summed before a step.
+    pub accumulate: usize,
+    /// Latent steps in place of the rationale: the first so many steps of each rationale, at most all.
+    pub latent_steps: usize,
+    /// Whether the steps of the rationale that are not latent are said as text before the answer.
+    pub say_rest: bool,
+    /// Weights of the terms.
+    pub loss: LossWeights,
+    /// Kinds of batches; each batch is of one kind, so that its rows take similar numbers of steps.
+    pub mix: Vec<Mix>,
+}
+
+/// One kind of batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mix {
+    /// Share of the batches, relative to the others.
+    pub share: f64,
+    /// Fewest and most looks of a question.
+    pub looks: [usize; 2],
+    /// Tasks and how often each is wanted, relative to the others.
+    pub tasks: BTreeMap<Task, f32>,
+}
+
+/// Weights of the terms of the loss; METHOD section 4.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossWeights {
+    /// Cross-entropy of the answer, nats per token.
+    pub answer: f64,
+    /// Contrastive alignment of thoughts with pictures and texts.
+    pub align: f64,
+    /// Denoising of what a thought should hold.
+    pub rec: f64,
+    /// Cross-entropy of the scores against the true region.
+    pub focus: f64,
+    /// Cross-entropy of the halting head.
+    pub halt: f64,
+    /// Cross-entropy of the words that each thought should name.
+    pub read: f64,
+}
+
+impl Config {
+    /// Reads and checks a run config. `file` names it in errors.
+    pub fn from_toml(text: &str, file: &str) -> Result<Self> {
+        let syntax = |e: toml::de::Error| Error::ConfigSyntax { file: file.into(), reason: e.to_string() };
+        let config: Self = toml::from_str(text).map_err(syntax)?;
+        config.model.validate(file)?;
+        config.validate(file)?;
+        Ok(config)
+    }
+
+    /// The same config as text that [`Config::from_toml`] reads back.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::ConfigSyntax { file: "config".into(), reason: e.to_string() })
+    }
+
+    /// Steps of all stages.
+    pub fn total_steps(&self) -> usize {
+        self.stages.iter().map(|s| s.steps).sum()
+    }
+
+    fn validate(&self, file: &str) -> Result<()> {
+        let fail = |field: String, expected: &str, got: String| {
+            Err(Error::Config { file: file.into(), field, expected: expected.into(), got })
+        };
+        let counts = [
+            ("checkpoint_every_steps", self.checkpoint_every_steps),
+            ("log_every_steps", self.log_every_steps),
+            ("validate_every_steps", self.validate_every_steps),
+            ("data.pictures_per_batch", self.data.pictures_per_batch),
+            ("data.questions_per_picture", self.data.questions_per_picture),
+            ("data.batches_per_block", self.data.batches_per_block),
+            ("data.passes_per_block", self.data.passes_per_block),
+            ("stages", self.stages.len()),
+        ];
+        for (field, count) in counts {
+            if count == 0 {
+                return fail(field.into(), "at least 1", count.to_string());
+            }
+        }
+        for (i, stage) in self.stages.iter().enumerate() {
+            let most = self.model.refocus.max_steps;
+            let field = |name: &str| format!("stages[{i}].{name}");
+            if stage.latent_steps > most {
+                return fail(field("latent_steps"), "at most model.refocus.max_steps", stage.latent_steps.to_string());
+            }
+            if stage.accumulate == 0 {
+                return fail(field("accumulate"), "at least 1", "0".into());
+            }
+            if stage.mix.is_empty() || stage.mix.iter().any(|m| m.tasks.is_empty() || m.share <= 0.0) {
+                return fail(field("mix"), "at least one kind of batch, each with tasks and a share above 0", format!("{} kinds", stage.mix.len()));
+            }
+            if let Some(mix) = stage.mix.iter().find(|m| m.looks[0] < 1 || m.looks[1] < m.looks[0] || m.looks[1] > most) {
+                return fail(field("mix.looks"), "1 <= fewest <= most <= model.refocus.max_steps", format!("{:?}", mix.looks));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! What can end a run.
+
+use std::path::PathBuf;
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every error names the thing, what was expected, what was found and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model could not be built or run.
+    #[error(transparent)]
+    Model(#[from] lare_model::Error),
+
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+
+    /// The run's config is no valid TOML of its form.
+    #[error("{file} is not a run config: {reason}\n\nhint: docs/config.md lists every key")]
+    ConfigSyntax {
+        /// The file.
+        file: String,
+        /// The parser's words, with line and column.
+        reason: String,
+    },
+
+    /// A field of the run's config makes no sense.
+    #[error("`{field}` in {file} is not usable\n  expected  {expected}\n  got       {got}\n\nhint: docs/config.md explains every key")]
+    Config {
+        /// The file.
+        file: String,
+        /// Dotted path of the field.
+        field: String,
+        /// What would be accepted.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+
+    /// A file of the run could not be read or written.
+    #[error("cannot {doing} {path}: {reason}\n\nhint: {hint}")]
+    File {
+        /// `read` or `write`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// A checkpoint does not belong to this run.
+    #[error("cannot resume from {path}: {what}\n  expected  {expected}\n  got       {got}\n\nhint: resume with the config the run was started with, or start a new run in another folder")]
+    Mismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// What the config asks for.
+        expected: String,
+        /// What the checkpoint holds.
+        got: String,
+    },
+
+    /// A number that is not finite.
+    #[error("the run stopped at step {step}: `{term}` is {value}\n\nhint: the last checkpoint before it is intact; resume it with a lower `rate`, or look at `{term}` in metrics.jsonl")]
+    NotFinite {
+        /// The step.
+        step: usize,
+        /// The first term of the loss (or `gradient_norm`) that is not finite.
+        term: &'static str,
+        /// Its value.
+        value: f64,
+    },
+
+    /// No question fits a batch's recipe.
+    #[error("stage `{stage}`: {reason}")]
+    Recipe {
+        /// The stage's name.
+        stage: String,
+        /// The suite's words.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Wraps a failed read or write.
+    pub fn file(doing: &'static str, path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
+        let hint = match error.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => "choose a folder that you may write to",
+            std::io::ErrorKind::StorageFull => "free some space; what was there before is unchanged",
+            std::io::ErrorKind::NotFound => "check the path",
+            _ => "check the path and the disk",
+        };
+        Self::File { doing, path: path.into(), reason: error.to_string(), hint: hint.into() }
+    }
+}

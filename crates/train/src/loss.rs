@@ -1,0 +1,348 @@
+//! The loss: one forward pass, every term of METHOD section 4, and the only place where terms meet their weights.
+//!
+//! answer, align and rec are the paper's objectives; the forms of align and rec, and the terms focus, halt and
+//! read, are [ours].
+
+use crate::batch::{Batch, Pictures};
+use crate::config::{LossWeights, Stage};
+use crate::halting;
+use crate::reading::Readers;
+use crate::vars::normals;
+use crate::Result;
+use candle_core::{Device, Tensor};
+use lare_kernels as kernels;
+use lare_model::semantic::amplitudes;
+use lare_model::{Reasoner, Thread, Views};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+/// Every term of the training loss, unweighted; `None` where its weight is 0 or nothing in the batch supervises it.
+#[derive(Clone, Debug, Default)]
+pub struct LossTerms {
+    /// Cross-entropy of the answer, nats per supervised token.
+    pub answer: Option<Tensor>,
+    /// Symmetric InfoNCE of thoughts against pictures and texts, nats.
+    pub align: Option<Tensor>,
+    /// Mean square error of the predicted noise; 1 is no knowledge at all.
+    pub rec: Option<Tensor>,
+    /// Cross-entropy between the scores and the true region, nats per step.
+    pub focus: Option<Tensor>,
+    /// Binary cross-entropy of the halting head, nats per decision.
+    pub halt: Option<Tensor>,
+    /// Cross-entropy of the words that a thought should name, nats per word.
+    pub read: Option<Tensor>,
+}
+
+impl LossTerms {
+    /// Terms by name, with their weights.
+    pub fn named(&self, weights: &LossWeights) -> [(&'static str, &Option<Tensor>, f64); 6] {
+        [
+            ("answer", &self.answer, weights.answer),
+            ("align", &self.align, weights.align),
+            ("rec", &self.rec, weights.rec),
+            ("focus", &self.focus, weights.focus),
+            ("halt", &self.halt, weights.halt),
+            ("read", &self.read, weights.read),
+        ]
+    }
+
+    /// The only place where terms meet their weights.
+    pub fn total(&self, weights: &LossWeights) -> Result<Tensor> {
+        let mut total = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
+        for (_, term, weight) in self.named(weights) {
+            if let Some(term) = term {
+                total = (total.to_device(term.device())? + (term * weight)?)?;
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// What a forward pass leaves for monitors.
+pub struct Outcome {
+    /// The terms.
+    pub terms: LossTerms,
+    /// The conversations after their last step.
+    pub thread: Thread,
+    /// Whether every supervised token of a row was the most likely one, `[B]`.
+    pub right: Vec<bool>,
+    /// What [`LossTerms::rec`] would be with another row's thoughts.
+    pub rec_of_another: Option<f64>,
+}
+
+/// One forward pass over a batch of questions.
+pub fn reason(model: &Reasoner, batch: &Batch, stage: &Stage, dice: &mut ChaCha8Rng) -> Result<Outcome> {
+    let weights = &stage.loss;
+    let views = match &batch.pictures {
+        Pictures::Pixels(pixels) => model.encode(pixels)?,
+        Pictures::Views(views) => views.clone(),
+    };
+    let scene = model.look(&views)?;
+    let mut thread = model.prompt(&scene, &batch.prompts)?;
+    model.think(&scene, &mut thread, &batch.steps)?;
+    let after_steps = thread.clone();
+    let (answer, right) = answer(model, &mut thread, batch)?;
+    let thoughts = Thoughts::gather(&after_steps, batch)?;
+    let mut terms = LossTerms { answer: Some(answer), ..LossTerms::default() };
+    let mut rec_of_another = None;
+    if let Some(thoughts) = &thoughts {
+        if weights.focus > 0.0 {
+            terms.focus = Some(focus(&after_steps, batch)?);
+        }
+        if weights.read > 0.0 {
+            terms.read = read(model, thoughts, batch)?;
+        }
+        if weights.align > 0.0 {
+            terms.align = Some(align(model, &after_steps, &views, batch)?);
+        }
+        if weights.rec > 0.0 {
+            let (rec, another) = reconstruct(model, thoughts, batch, dice)?;
+            terms.rec = Some(rec);
+            rec_of_another = Some(another);
+        }
+    }
+    Ok(Outcome { terms, thread: after_steps, right, rec_of_another })
+}
+
+/// The encoders alone: what stands where.
+pub fn read_pictures(model: &Reasoner, readers: &Readers, batch: &Batch) -> Result<(LossTerms, Vec<(&'static str, f64)>)> {
+    let views = match &batch.pictures {
+        Pictures::Pixels(pixels) => model.encode(pixels)?,
+        Pictures::Views(views) => views.clone(),
+    };
+    let (loss, right) = readers.loss(&views, &batch.groups)?;
+    Ok((LossTerms { read: Some(loss), ..LossTerms::default() }, right))
+}
+
+/// The halting head alone, against what further steps would gain.
+pub fn halt(model: &Reasoner, batch: &Batch) -> Result<LossTerms> {
+    let views = match &batch.pictures {
+        Pictures::Pixels(pixels) => model.encode(pixels)?,
+        Pictures::Views(views) => views.clone(),
+    };
+    Ok(LossTerms { halt: Some(halting::loss(model, &views, batch)?), ..LossTerms::default() })
+}
+
+/// Cross-entropy of the answer, and which rows have every token right.
+fn answer(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
+    let (nats, right) = answer_nats(model, thread, batch)?;
+    let supervised: usize = batch.rows.iter().map(|r| r.answer.len() - 1).sum();
+    Ok(((nats.sum_all()? / supervised.max(1) as f64)?, right))
+}
+
+/// Nats of each answer token, `[B, T]` with zeros behind shorter answers, and which rows have every token right.
+pub fn answer_nats(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
+    let inputs: Vec<Vec<u32>> = batch.rows.iter().map(|r| r.answer[..r.answer.len() - 1].to_vec()).collect();
+    let longest = inputs.iter().map(Vec::len).max().unwrap_or(0);
+    let targets: Vec<Option<u32>> =
+        batch.rows.iter().flat_map(|r| (1..=longest).map(|i| r.answer.get(i).copied())).collect();
+    let logits = model.say(thread, &inputs)?; // [B, T, V]
+    let (b, t, v) = logits.dims3()?;
+    let logits = logits.reshape((b * t, v))?;
+    let best: Vec<u32> = logits.detach().argmax(1)?.to_vec1()?;
+    let right = targets.chunks(t).zip(best.chunks(t)).map(|(want, got)| {
+        want.iter().zip(got).all(|(want, got)| want.is_none_or(|w| w == *got))
+    });
+    let right = right.collect();
+    Ok((kernels::cross_entropy(&logits, &targets)?.reshape((b, t))?, right))
+}
+
+/// The thoughts of all steps that were really taken.
+struct Thoughts {
+    values: Tensor,             // [n, D]
+    origin: Vec<(usize, usize)>, // row, step
+}
+
+impl Thoughts {
+    fn gather(thread: &Thread, batch: &Batch) -> Result<Option<Self>> {
+        let b = batch.rows.len();
+        let mut origin = Vec::new();
+        for k in 0..thread.steps.len() {
+            origin.extend((0..b).filter(|row| batch.steps[*row] > k).map(|row| (row, k)));
+        }
+        if origin.is_empty() {
+            return Ok(None);
+        }
+        let all: Vec<&Tensor> = thread.steps.iter().map(|s| &s.thought).collect();
+        let index: Vec<u32> = origin.iter().map(|(row, k)| (k * b + row) as u32).collect();
+        let all = Tensor::cat(&all, 0)?; // [K * B, D]
+        let values = all.index_select(&Tensor::from_vec(index, origin.len(), all.device())?, 0)?;
+        Ok(Some(Self { values, origin }))
+    }
+}
+
+/// Cross-entropy between where each step looked and where it should have.
+fn focus(thread: &Thread, batch: &Batch) -> Result<Tensor> {
+    let mut sum: Option<Tensor> = None;
+    let mut count = 0;
+    for (k, step) in thread.steps.iter().enumerate() {
+        let (b, p) = step.log_scores.dims2()?;
+        let mut wanted = vec![0f32; b * p];
+        for (row, out) in wanted.chunks_mut(p).enumerate() {
+            if batch.steps[row] > k {
+                out.copy_from_slice(&batch.rows[row].targets[k].coverage);
+                count += 1;
+            }
+        }
+        let wanted = Tensor::from_vec(wanted, (b, p), step.log_scores.device())?;
+        let nats = (wanted * &step.log_scores)?.sum_all()?.neg()?;
+        sum = Some(match sum {
+            None => nats,
+            Some(sum) => (sum + nats)?,
+        });
+    }
+    let sum = sum.map_or_else(|| Tensor::zeros((), candle_core::DType::F32, &Device::Cpu), Ok)?;
+    Ok((sum / f64::from(count.max(1)))?)
+}
+
+/// Cross-entropy of the words that each step of the rationale reads, named by its thought.
+fn read(model: &Reasoner, thoughts: &Thoughts, batch: &Batch) -> Result<Option<Tensor>> {
+    let slots = model.config().semantic.read_slots;
+    let words_of = |(row, k): &(usize, usize)| &batch.rows[*row].targets[*k].words;
+    let targets: Vec<Option<u32>> =
+        thoughts.origin.iter().flat_map(|o| (0..slots).map(move |slot| words_of(o).get(slot).copied())).collect();
+    let count = targets.iter().flatten().count();
+    if count == 0 {
+        return Ok(None);
+    }
+    let logits = model.semantic.words(&thoughts.values, model.backbone.language.embedding())?;
+    let (n, s, v) = logits.dims3()?;
+    let nats = kernels::cross_entropy(&logits.reshape((n * s, v))?, &targets)?;
+    Ok(Some((nats.sum_all()? / count as f64)?))
+}
+
+/// Symmetric InfoNCE between each row's pooled thoughts and (a) the fine features where it should have looked,
+/// (b) the words of its rationale. Rows of one picture are no negatives in (a), rows of one text none in (b).
+fn align(model: &Reasoner, thread: &Thread, views: &Views, batch: &Batch) -> Result<Tensor> {
+    let (b, semantic) = (batch.rows.len(), &model.semantic);
+    let device = thread.hidden.device();
+    let mut pooled: Option<Tensor> = None;
+    for (k, step) in thread.steps.iter().enumerate() {
+        let share = |row: usize| if batch.steps[row] > k { 1.0 / batch.steps[row] as f32 } else { 0.0 };
+        let shares = Tensor::from_vec((0..b).map(share).collect::<Vec<f32>>(), (b, 1), device)?;
+        let part = step.thought.broadcast_mul(&shares)?;
+        pooled = Some(match pooled {
+            None => part,
+            Some(sum) => (sum + part)?,
+        });
+    }
+    let pooled = pooled.map_or_else(|| thread.hidden.zeros_like(), Ok)?;
+    let thoughts = semantic.thought_point(&pooled)?;
+    let temperature = semantic.temperature()?;
+
+    let pictures = semantic.picture_point(&looked_at(views, batch)?)?;
+    let same_picture = |i: usize, j: usize| batch.prompts.picture_of_row[i] == batch.prompts.picture_of_row[j];
+    let to_pictures = contrast(&thoughts, &pictures, &temperature, same_picture)?;
+
+    let (bags, words) = bags_of_words(model, batch)?;
+    let texts = semantic.text_point(&words)?;
+    let to_texts = contrast(&thoughts, &texts, &temperature, |i, j| bags[i] == bags[j])?;
+    Ok(((to_pictures + to_texts)? * 0.5)?)
+}
+
+/// Mean fine feature over the regions of each row's steps, `[B, Dv]`, without gradient.
+fn looked_at(views: &Views, batch: &Batch) -> Result<Tensor> {
+    let (s, p, _) = views.coarse.dims3()?;
+    let (_, f, dv) = views.fine.dims3()?;
+    let b = batch.rows.len();
+    let cells = views.fine.detach().reshape((s, p, f / p, dv))?.mean(2)?; // [S, P, Dv]
+    let mut weights = vec![0f32; b * p];
+    for (row, out) in weights.chunks_mut(p).enumerate() {
+        let targets = &batch.rows[row].targets;
+        for target in targets {
+            out.iter_mut().zip(&target.coverage).for_each(|(o, c)| *o += c / targets.len() as f32);
+        }
+    }
+    // Rows stand picture by picture, so each picture's rows are one block of the product.
+    let weights = Tensor::from_vec(weights, (s, b / s, p), cells.device())?;
+    Ok(weights.matmul(&cells)?.reshape((b, dv))?)
+}
+
+/// The words of each row's rationale and answer, sorted, and their mean embedding `[B, D]`.
+fn bags_of_words(model: &Reasoner, batch: &Batch) -> Result<(Vec<Vec<u32>>, Tensor)> {
+    let embedding = model.backbone.language.embedding();
+    let (v, _) = embedding.dims2()?;
+    let mut shares = vec![0f32; batch.rows.len() * v];
+    let mut bags = Vec::with_capacity(batch.rows.len());
+    for (row, out) in batch.rows.iter().zip(shares.chunks_mut(v)) {
+        let answer = &row.answer[1..row.answer.len() - 1];
+        let mut bag: Vec<u32> = row.targets.iter().flat_map(|t| &t.words).chain(answer).copied().collect();
+        bag.sort_unstable();
+        bag.iter().for_each(|id| out[*id as usize] += 1.0 / bag.len() as f32);
+        bags.push(bag);
+    }
+    let shares = Tensor::from_vec(shares, (bags.len(), v), embedding.device())?;
+    Ok((bags, shares.matmul(embedding)?))
+}
+
+/// InfoNCE in both directions between unit vectors `[B, A]`; pairs for which `same` holds are no negatives.
+fn contrast(a: &Tensor, b: &Tensor, temperature: &Tensor, same: impl Fn(usize, usize) -> bool) -> Result<Tensor> {
+    let (n, _) = a.dims2()?;
+    let mut mask = vec![0f32; n * n];
+    for i in 0..n {
+        for j in (0..n).filter(|j| *j != i && same(i, *j)) {
+            mask[i * n + j] = -1e4;
+        }
+    }
+    let mask = Tensor::from_vec(mask, (n, n), a.device())?;
+    let similar = (a.matmul(&b.t()?)?.broadcast_div(temperature)? + mask)?;
+    let own: Vec<Option<u32>> = (0..n as u32).map(Some).collect();
+    let forward = kernels::cross_entropy(&similar, &own)?.mean_all()?;
+    let backward = kernels::cross_entropy(&similar.t()?.contiguous()?, &own)?.mean_all()?;
+    Ok(((forward + backward)? * 0.5)?)
+}
+
+/// Thoughts that are drawn in one batch, at most: the denoiser is the largest part of a step's work.
+const DRAWINGS: usize = 32;
+
+/// Mean square error of the noise predicted in the small picture around each thought's region, given the thought;
+/// and the same given another row's thought.
+fn reconstruct(model: &Reasoner, thoughts: &Thoughts, batch: &Batch, dice: &mut ChaCha8Rng) -> Result<(Tensor, f64)> {
+    let denoiser = &model.semantic.denoiser;
+    let n = DRAWINGS.min(thoughts.origin.len());
+    let picked: Vec<u32> = (0..n).map(|_| dice.random_range(0..thoughts.origin.len() as u32)).collect();
+    let values = denoiser.values();
+    let (mut clean, mut noisy, mut times) = (Vec::new(), Vec::with_capacity(n * values), Vec::with_capacity(n));
+    for index in &picked {
+        let (row, k) = thoughts.origin[*index as usize];
+        clean.extend(drawing(model, batch, row, k));
+    }
+    let noise = normals(dice, n * values);
+    for (clean, noise) in clean.chunks(values).zip(noise.chunks(values)) {
+        let time: f32 = dice.random();
+        let (signal, rest) = amplitudes(time);
+        noisy.extend(clean.iter().zip(noise).map(|(c, e)| signal * c + rest * e));
+        times.push(time);
+    }
+    let device = thoughts.values.device();
+    let picked = Tensor::from_vec(picked, n, device)?;
+    let given = thoughts.values.index_select(&picked, 0)?;
+    let noisy = Tensor::from_vec(noisy, (n, values), device)?;
+    let noise = Tensor::from_vec(noise, (n, values), device)?;
+    let error = |given: &Tensor| -> Result<Tensor> {
+        Ok((denoiser.noise(&noisy, &times, given)? - &noise)?.sqr()?.mean_all()?)
+    };
+    let shifted = Tensor::cat(&[given.narrow(0, n - 1, 1)?, given.narrow(0, 0, n - 1)?], 0)?.detach();
+    let another = f64::from(error(&shifted)?.detach().to_scalar::<f32>()?);
+    Ok((error(&given)?, another))
+}
+
+/// The small picture around the region of a step, `[side * side * 3]`, about unit variance.
+fn drawing(model: &Reasoner, batch: &Batch, row: usize, k: usize) -> Vec<f32> {
+    let side = model.config().semantic.drawing_px;
+    let small = &batch.small[batch.prompts.picture_of_row[row] as usize];
+    let shrink = model.config().semantic.drawing_span_px as f32 / side as f32;
+    let (x, y) = batch.rows[row].targets[k].centre;
+    let corner = |centre: f32| (centre / shrink).round() as isize - side as isize / 2;
+    let (left, top) = (corner(x), corner(y));
+    // Past the edge the edge's own pixel stands again.
+    let place = |at: isize, size: usize| at.clamp(0, size as isize - 1) as usize;
+    let mut values = Vec::with_capacity(side * side * 3);
+    for dy in 0..side as isize {
+        for dx in 0..side as isize {
+            let at = (place(top + dy, small.height) * small.width + place(left + dx, small.width)) * 3;
+            values.extend(small.values[at..at + 3].iter().map(|v| (v - 0.7) * 4.0));
+        }
+    }
+    values
+}

@@ -1,0 +1,268 @@
+//! The training loop.
+
+use crate::batch::{Batch, Feeder};
+use crate::checkpoint::{self, State};
+use crate::config::{Config, Objective};
+use crate::loss::{self, LossTerms};
+use crate::metrics::{Metrics, StepRecord, finite};
+use crate::stages::{self, Staged};
+use crate::vars::{Vars, dice};
+use crate::{Error, Result, monitor, schedule};
+use candle_core::{Device, Tensor};
+use lare_data::{Suite, Tokenizer};
+use lare_model::{Init, Path as Module, Reasoner, Source};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What the caller sees and decides while a run goes on.
+pub trait Hooks {
+    /// After every step.
+    fn step(&mut self, done: usize, of: usize, record: &StepRecord);
+    /// After every validation: shares right by task, with averaged weights.
+    fn validation(&mut self, step: usize, right: &[(String, f64)]);
+    /// Asked before every step; true ends the run with a checkpoint.
+    fn stop(&self) -> bool;
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether all steps were done.
+    pub complete: bool,
+    /// Steps done.
+    pub step: usize,
+    /// The last checkpoint, or the exported model when complete.
+    pub path: PathBuf,
+}
+
+/// What one run needs besides its config.
+pub struct Setting<'a> {
+    /// The run's folder.
+    pub folder: &'a Path,
+    /// Goes on from the newest checkpoint in the folder.
+    pub resume: bool,
+    /// Starts from these weights instead of random ones.
+    pub init: Option<&'a Path>,
+    /// Where tensors live.
+    pub device: Device,
+    /// Draws pictures.
+    pub suite: &'a Suite,
+    /// The tokenizer and its file's text, which is saved with the model.
+    pub tokenizer: (&'a Tokenizer, &'a str),
+}
+
+/// Performs a run, from its beginning or from its newest checkpoint.
+pub fn train(config: &Config, setting: &Setting, hooks: &mut dyn Hooks) -> Result<Ended> {
+    let mut run = Run::open(config, setting)?;
+    while run.state.stage < config.stages.len() {
+        if hooks.stop() {
+            return run.end(false);
+        }
+        let record = run.step()?;
+        hooks.step(run.state.step, config.total_steps(), &record);
+        if run.due(config.validate_every_steps) {
+            hooks.validation(run.state.step, &run.validate()?);
+        }
+        if run.due(config.checkpoint_every_steps) {
+            run.save()?;
+        }
+        if run.state.step_in_stage == config.stages[run.state.stage].steps {
+            run.next_stage()?;
+        }
+    }
+    run.end(true)
+}
+
+struct Run<'a> {
+    config: &'a Config,
+    setting: &'a Setting<'a>,
+    vars: Vars,
+    staged: Staged,
+    feeder: Feeder<'a>,
+    metrics: Metrics,
+    state: State,
+    last_line: (Instant, usize),
+}
+
+impl<'a> Run<'a> {
+    fn open(config: &'a Config, setting: &'a Setting) -> Result<Self> {
+        let vars = Vars::new(config.seed, setting.device.clone());
+        let newest = checkpoint::checkpoints(setting.folder).pop().filter(|_| setting.resume).map(|(_, path)| path);
+        let mut state =
+            State { step: 0, stage: 0, step_in_stage: 0, updates: 0, config_hash: checkpoint::config_hash(config)? };
+        std::fs::create_dir_all(setting.folder).map_err(|e| Error::file("write", setting.folder, &e))?;
+        if let Some(path) = &newest {
+            state = checkpoint::read_state(path, config)?;
+            checkpoint::read_weights(path, &vars, &setting.device)?;
+        } else if let Some(path) = setting.init {
+            checkpoint::read_weights(path, &vars, &setting.device)?;
+        }
+        let stage = state.stage.min(config.stages.len() - 1);
+        let mut staged = stages::enter(config, &config.stages[stage], &vars)?;
+        if let Some(path) = newest.filter(|_| state.step_in_stage > 0) {
+            checkpoint::read_optimizer(&path, &state, &mut staged)?;
+        }
+        checkpoint::write_atomically(&setting.folder.join("config.toml"), config.to_toml()?.as_bytes())?;
+        let metrics = Metrics::open(setting.folder, state.step)?;
+        let feeder = Feeder::new(config, setting.suite, setting.tokenizer.0, setting.device.clone());
+        let last_line = (Instant::now(), 0);
+        Ok(Self { config, setting, vars, staged, feeder, metrics, state, last_line })
+    }
+
+    /// One optimiser step: batch, loss, gradients, update, metrics.
+    fn step(&mut self) -> Result<StepRecord> {
+        let stage = &self.config.stages[self.state.stage];
+        let mut record = StepRecord {
+            step: self.state.step,
+            stage: stage.name.clone(),
+            rate: schedule::rate(stage, self.state.step_in_stage),
+            ..StepRecord::default()
+        };
+        let logged = self.state.step.is_multiple_of(self.config.log_every_steps);
+        let mut sum: Vec<Option<Tensor>> = vec![None; self.staged.names.len()];
+        for part in 0..stage.accumulate {
+            let index = self.state.step_in_stage * stage.accumulate + part;
+            let frozen = self.staged.frozen_encoders.then_some(&self.staged.model);
+            let batch = self.feeder.batch(self.state.stage, index, frozen)?;
+            self.last_line.1 += batch.rows.len();
+            let terms = self.forward(&batch, part, logged, &mut record)?;
+            record.terms = finite(self.state.step, &terms, &stage.loss)?;
+            let total = (terms.total(&stage.loss)? / stage.accumulate as f64)?;
+            let gradients = total.backward()?;
+            for (sum, var) in sum.iter_mut().zip(self.staged.optimizer.params()) {
+                if let Some(gradient) = gradients.get(var) {
+                    *sum = Some(match sum.take() {
+                        None => gradient.clone(),
+                        Some(sum) => (sum + gradient)?,
+                    });
+                }
+            }
+        }
+        let (rates, clip) = (&self.staged.rate_scale, self.config.optimizer.clip_norm);
+        record.gradient_norm = self.staged.optimizer.step_from(&sum, record.rate, rates, clip)?;
+        if !record.gradient_norm.is_finite() {
+            return Err(Error::NotFinite { step: self.state.step, term: "gradient_norm", value: record.gradient_norm });
+        }
+        if logged {
+            record.rows_per_second = self.last_line.1 as f64 / self.last_line.0.elapsed().as_secs_f64().max(1e-9);
+            self.last_line = (Instant::now(), 0);
+            self.metrics.write(&record)?;
+        }
+        self.state.step += 1;
+        self.state.step_in_stage += 1;
+        self.state.updates = self.staged.optimizer.steps();
+        Ok(record)
+    }
+
+    /// The stage's objective on one batch; monitors go into the record.
+    fn forward(&self, batch: &Batch, part: usize, logged: bool, record: &mut StepRecord) -> Result<LossTerms> {
+        let stage = &self.config.stages[self.state.stage];
+        let model = &self.staged.model;
+        match stage.objective {
+            Objective::Read => {
+                let (terms, right) = loss::read_pictures(model, &self.staged.readers, batch)?;
+                record.reading = right;
+                Ok(terms)
+            }
+            Objective::Halt => loss::halt(model, batch),
+            Objective::Reason => {
+                let number = (self.state.step * stage.accumulate + part) as u64;
+                let outcome = loss::reason(model, batch, stage, &mut dice(self.config.seed, "loss", number))?;
+                let right = outcome.right.iter().filter(|r| **r).count();
+                record.right = Some(right as f64 / outcome.right.len().max(1) as f64);
+                record.rec_of_another = outcome.rec_of_another;
+                if logged {
+                    record.health = Some(monitor::health(model, &outcome.thread, batch)?);
+                }
+                Ok(outcome.terms)
+            }
+        }
+    }
+
+    /// Shares right by task on pictures of the validation split, with averaged weights.
+    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
+        let index = self.state.stage;
+        let stage = &self.config.stages[index];
+        if stage.objective == Objective::Read {
+            return Ok(Vec::new());
+        }
+        let model = Reasoner::new(&self.config.model, Module::root(&Averaged::of(&self.staged, &self.vars)?))?;
+        let mut tally: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for mix in &stage.mix {
+            for part in 0..self.config.validation_pictures.div_ceil(self.config.data.pictures_per_batch) {
+                let batch = self.feeder.validation(index, mix, &model, part)?;
+                let plain = crate::config::Stage { loss: loss_of_answer_alone(), ..stage.clone() };
+                let outcome = loss::reason(&model, &batch, &plain, &mut dice(0, "validation", 0))?;
+                for (row, right) in batch.rows.iter().zip(outcome.right) {
+                    for key in [row.task.to_string(), format!("{} {}", row.task, row.looks)] {
+                        let entry = tally.entry(key).or_default();
+                        *entry = (entry.0 + usize::from(right), entry.1 + 1);
+                    }
+                }
+            }
+        }
+        let shares: Vec<(String, f64)> =
+            tally.into_iter().map(|(key, (right, all))| (key, right as f64 / all as f64)).collect();
+        self.metrics.validation(self.state.step, &stage.name, &shares)?;
+        Ok(shares)
+    }
+
+    fn next_stage(&mut self) -> Result<()> {
+        self.state = State { stage: self.state.stage + 1, step_in_stage: 0, ..self.state.clone() };
+        if let Some(stage) = self.config.stages.get(self.state.stage) {
+            self.staged = stages::enter(self.config, stage, &self.vars)?;
+            self.state.updates = 0;
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<PathBuf> {
+        checkpoint::save(self.setting.folder, &self.state, &self.vars, &self.staged)
+    }
+
+    fn due(&self, every: usize) -> bool {
+        self.state.step.is_multiple_of(every)
+    }
+
+    fn end(self, complete: bool) -> Result<Ended> {
+        let mut path = self.save()?;
+        if complete {
+            let folder = self.setting.folder.join("model");
+            path = checkpoint::export(&folder, self.config, &self.staged, &self.vars, self.setting.tokenizer.1)?;
+        }
+        Ok(Ended { complete, step: self.state.step, path })
+    }
+}
+
+fn loss_of_answer_alone() -> crate::config::LossWeights {
+    crate::config::LossWeights { answer: 1.0, align: 0.0, rec: 0.0, focus: 0.0, halt: 0.0, read: 0.0 }
+}
+
+/// Averaged weights as a source.
+struct Averaged(BTreeMap<String, Tensor>);
+
+impl Averaged {
+    fn of(staged: &Staged, vars: &Vars) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (i, (name, var)) in vars.all().into_iter().enumerate() {
+            let tensor = match staged.optimizer.ema(i) {
+                Some(values) => Tensor::from_slice(values, var.shape(), var.device())?,
+                None => var.as_detached_tensor(),
+            };
+            tensors.insert(name, tensor);
+        }
+        Ok(Self(tensors))
+    }
+}
+
+impl Source for Averaged {
+    fn tensor(&self, name: &str, shape: &[usize], _: Init) -> lare_model::Result<Tensor> {
+        self.0.get(name).cloned().ok_or_else(|| lare_model::Error::Missing {
+            file: "the variables of this run".into(),
+            name: name.into(),
+            expected: shape.to_vec(),
+            nearest: "none".into(),
+        })
+    }
+}

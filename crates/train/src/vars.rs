@@ -1,0 +1,123 @@
+//! The variables of a run: parameters by name, created from a seed, frozen or trained.
+
+use crate::{Error, Result};
+use candle_core::{Device, Tensor, Var};
+use lare_model::{Init, Source};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// All variables, in order of their names.
+pub struct Vars {
+    seed: u64,
+    device: Device,
+    vars: RefCell<BTreeMap<String, Var>>,
+    trained: RefCell<Vec<String>>,
+}
+
+impl Vars {
+    /// No variables yet; those asked for start from `seed` and their own name alone.
+    pub fn new(seed: u64, device: Device) -> Self {
+        Self { seed, device, vars: RefCell::default(), trained: RefCell::default() }
+    }
+
+    /// From now on parameters whose names begin with one of `prefixes` are given out with gradient, the others
+    /// detached. Build the model anew after calling this.
+    pub fn train(&self, prefixes: &[String]) {
+        *self.trained.borrow_mut() = prefixes.to_vec();
+    }
+
+    /// Whether gradients reach this parameter.
+    pub fn is_trained(&self, name: &str) -> bool {
+        self.trained.borrow().iter().any(|p| name.starts_with(p.as_str()))
+    }
+
+    /// Names and variables, in order of the names.
+    pub fn all(&self) -> Vec<(String, Var)> {
+        self.vars.borrow().iter().map(|(n, v)| (n.clone(), v.clone())).collect()
+    }
+
+    /// Replaces the value of a variable, creating it if need be.
+    pub fn set(&self, name: &str, value: &Tensor) -> Result<()> {
+        if let Some(var) = self.vars.borrow().get(name) {
+            var.set(value)?;
+            return Ok(());
+        }
+        self.vars.borrow_mut().insert(name.into(), Var::from_tensor(value)?);
+        Ok(())
+    }
+}
+
+impl Source for Vars {
+    fn tensor(&self, name: &str, shape: &[usize], init: Init) -> lare_model::Result<Tensor> {
+        let known = self.vars.borrow().get(name).cloned();
+        let var = match known {
+            Some(var) => var,
+            None => {
+                let count = shape.iter().product();
+                let values = start(self.seed, name, count, init);
+                let var = Var::from_tensor(&Tensor::from_vec(values, shape, &self.device)?)?;
+                self.vars.borrow_mut().insert(name.into(), var.clone());
+                var
+            }
+        };
+        if var.shape().dims() != shape {
+            return Err(lare_model::Error::WrongShape {
+                file: "the variables of this run".into(),
+                name: name.into(),
+                expected: shape.to_vec(),
+                got: var.shape().dims().to_vec(),
+            });
+        }
+        Ok(if self.is_trained(name) { var.as_tensor().clone() } else { var.as_detached_tensor() })
+    }
+}
+
+/// A random stream of its own for every purpose, so that adding one changes no other.
+pub fn dice(seed: u64, purpose: &str, step: u64) -> ChaCha8Rng {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    hash.update(purpose.as_bytes());
+    hash.update(step.to_le_bytes());
+    ChaCha8Rng::from_seed(hash.finalize().into())
+}
+
+/// Standard normal numbers, by Box and Muller.
+pub fn normals(dice: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let radius = (-2.0 * (1.0 - dice.random::<f64>()).ln()).sqrt();
+        let angle = std::f64::consts::TAU * dice.random::<f64>();
+        values.extend([(radius * angle.cos()) as f32, (radius * angle.sin()) as f32]);
+    }
+    values.truncate(count);
+    values
+}
+
+fn start(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
+    match init {
+        Init::Zeros => vec![0.0; count],
+        Init::Ones => vec![1.0; count],
+        Init::Constant(value) => vec![value as f32; count],
+        Init::Normal(std) => {
+            let mut dice = dice(seed, name, 0);
+            normals(&mut dice, count).into_iter().map(|x| x * std as f32).collect()
+        }
+    }
+}
+
+/// Reads f32 variables from safetensors bytes.
+pub fn read_tensors(bytes: &[u8], path: &std::path::Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let damaged = |e: safetensors::SafeTensorError| {
+        Error::Model(lare_model::Error::Damaged { file: path.display().to_string(), reason: e.to_string() })
+    };
+    let archive = safetensors::SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in archive.tensors() {
+        let tensor = Tensor::from_raw_buffer(view.data(), candle_core::DType::F32, view.shape(), device)?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
