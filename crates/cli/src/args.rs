@@ -53,7 +53,9 @@ pub enum Command {
 
 /// `lare ask`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: lare ask examples/desk.png \"What is written on the object left of the cat?\"")]
+#[command(
+    after_help = "Example: lare ask examples/desk.png \"What is written on the object left of the cat?\""
+)]
 pub struct Ask {
     /// The picture: PNG, JPEG, GIF, WebP or BMP; `-` reads it from standard input.
     pub picture: PathBuf,
@@ -111,7 +113,9 @@ pub struct Ask {
 
 /// `lare train`.
 #[derive(Debug, Args)]
-#[command(after_help = "Ctrl-C ends the run with a checkpoint and exit code 130; pressed again, it ends at once.")]
+#[command(
+    after_help = "Ctrl-C ends the run with a checkpoint and exit code 130; pressed again, it ends at once."
+)]
 pub struct Train {
     /// The run config, for example configs/nano.toml.
     pub config: PathBuf,
@@ -228,7 +232,10 @@ impl std::str::FromStr for StepCount {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => text.parse().map(Self::Fixed).map_err(|_| "expected a number of steps, or `auto`".to_owned()),
+            _ => text
+                .parse()
+                .map(Self::Fixed)
+                .map_err(|_| "expected a number of steps, or `auto`".to_owned()),
         }
     }
 }
@@ -245,7 +252,14 @@ mod tests {
 
     #[test]
     fn steps_are_a_number_or_auto() {
-        assert_eq!(["auto", "0", "4"].map(|t| t.parse()), [Ok(StepCount::Auto), Ok(StepCount::Fixed(0)), Ok(StepCount::Fixed(4))]);
+        assert_eq!(
+            ["auto", "0", "4"].map(|t| t.parse()),
+            [
+                Ok(StepCount::Auto),
+                Ok(StepCount::Fixed(0)),
+                Ok(StepCount::Fixed(4))
+            ]
+        );
         assert!("many".parse::<StepCount>().is_err());
     }
 }

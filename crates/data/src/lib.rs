@@ -1,4 +1,53 @@
-//! Everything before the first tensor.
+//! Everything before the first tensor: pictures, questions, tokens, and the refocus suite that draws them.
+//!
+//! # Invariants
+//!
+//! - Depends on none of our crates and on no tensor library.
+//! - A sample follows from (suite version, split, task, number): the same bytes on every machine, no files.
+//! - The suite is a fair test: its tests hold a blind and a coarse answerer near chance and a solver at 100 %.
+//! - One function lays out a question as ids ([`lay_out`]) and one an answer ([`answer_ids`]).
+//! - Regions are in pixels of the picture; [`image::Prepared`] takes them to model pixels and back.
+//! - Nothing is printed, nothing reads the environment; errors name the file, what was expected and what was got.
+//!
+//! # Map
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`image`] | a picture from a file, and the picture as the nano model sees it |
+//! | [`suite`] | any sample, or one picture with many questions |
+//! | [`scenes`] | what can be in a picture |
+//! | [`sample`] | picture, question, looks, answer |
+//! | [`tokenizer`], [`prompt`] | text as ids |
+//! | [`batch`] | the order of samples, resumable |
+//! | [`export`] | the suite as files for other tools |
+//!
+//! # Example
+//!
+//! ```
+//! use lare_data::{Split, Suite, Task, Tokenizer, answer_ids, lay_out, prepare};
+//!
+//! let suite = Suite::new();
+//! let sample = suite.sample(Split::Iid, Task::Hop, 12);
+//! let question = &sample.question;
+//! assert_eq!(question.steps.len(), question.looks);
+//! assert_eq!(question.steps.last().map(|step| &step.reads), Some(&question.answer));
+//!
+//! let seen = prepare(&sample.picture, 64, 64);
+//! assert_eq!((seen.rows, seen.cols), (7, 7));
+//!
+//! let tokenizer = Tokenizer::suite()?;
+//! let prompt = lay_out(&tokenizer, &question.text);
+//! let answer = answer_ids(&tokenizer, &question.answer);
+//! assert_eq!(tokenizer.decode(&prompt.ids), question.text);
+//! assert_eq!(tokenizer.decode(&answer), question.answer);
+//! # Ok::<(), lare_data::TokenizerError>(())
+//! ```
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)
+)]
+
 pub mod batch;
 pub mod export;
 pub mod image;
@@ -12,6 +61,6 @@ pub use crate::image::{ImageError, Picture, Prepared, prepare};
 pub use batch::Stream;
 pub use prompt::{Prompt, answer_ids, lay_out};
 pub use sample::{Question, Region, Sample, Split, Step, Task};
-pub use scenes::{Group, Mark, Object};
+pub use scenes::{Colour, Group, Mark, Object};
 pub use suite::{GroupRecipe, RecipeError, Suite};
 pub use tokenizer::{Tokenizer, TokenizerError};

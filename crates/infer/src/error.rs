@@ -37,7 +37,9 @@ pub enum Error {
     },
 
     /// Tokenizer and weights do not belong together.
-    #[error("{file} has the wrong number of tokens\n  expected  {expected}   language.vocabulary of {config}\n  got       {got}\n\nhint: copy the tokenizer.json that was saved with these weights")]
+    #[error(
+        "{file} has the wrong number of tokens\n  expected  {expected}   language.vocabulary of {config}\n  got       {got}\n\nhint: copy the tokenizer.json that was saved with these weights"
+    )]
     Vocabulary {
         /// The tokenizer's file.
         file: String,
@@ -50,7 +52,9 @@ pub enum Error {
     },
 
     /// A question without words.
-    #[error("question {number} is empty\n  expected  at least one word\n  got       `{got}`\n\nhint: ask something, for example \"What is written on the cup?\"")]
+    #[error(
+        "question {number} is empty\n  expected  at least one word\n  got       `{got}`\n\nhint: ask something, for example \"What is written on the cup?\""
+    )]
     EmptyQuestion {
         /// Its place among the questions, from 1.
         number: usize,
@@ -59,7 +63,9 @@ pub enum Error {
     },
 
     /// A question that does not fit the context.
-    #[error("question {number} is too long\n  expected  at most {most} tokens, which leaves room for {steps} latent steps and an answer\n  got       {got} tokens\n\nhint: ask in fewer words, or allow fewer steps")]
+    #[error(
+        "question {number} is too long\n  expected  at most {most} tokens, which leaves room for {steps} latent steps and an answer\n  got       {got} tokens\n\nhint: ask in fewer words, or allow fewer steps"
+    )]
     LongQuestion {
         /// Its place among the questions, from 1.
         number: usize,
@@ -85,7 +91,9 @@ pub enum Error {
     },
 
     /// The model computed something that is no number.
-    #[error("the model computed {what} that is not a number\n  got       {got}\n\nhint: its weights hold NaN or infinity; `lare inspect` names them")]
+    #[error(
+        "the model computed {what} that is not a number\n  got       {got}\n\nhint: its weights hold NaN or infinity; `lare inspect` names them"
+    )]
     NotFinite {
         /// What was computed.
         what: &'static str,

@@ -23,6 +23,8 @@ pub mod draw;
 mod error;
 pub mod inspect;
 pub mod load;
+pub mod look;
+pub mod options;
 pub mod record;
 pub mod sampler;
 pub mod session;
@@ -30,8 +32,10 @@ pub mod session;
 pub use candle_core::Device;
 pub use error::{Error, Result};
 pub use load::{Assistant, Files};
+pub use look::LookReport;
+pub use options::{Options, Steps};
 pub use sampler::{Sampler, Sampling};
-pub use session::{Answer, Batch, Event, Finish, LookReport, Options, Question, Steps};
+pub use session::{Answer, Batch, Event, Finish, Question};
 
 #[cfg(test)]
 mod tiny;

@@ -9,7 +9,9 @@
 //! Rows may ask about different pictures of different shapes, take different numbers of steps and say answers of
 //! different lengths; none of it changes what another row answers.
 
-use crate::sampler::{Sampler, Sampling};
+use crate::look::{LookReport, Step, finite, halt_probabilities};
+use crate::options::{Options, Steps};
+use crate::sampler::Sampler;
 use crate::{Assistant, Error, Result};
 use candle_core::{D, Tensor};
 use lare_data::tokenizer::{END, THINK_END};
@@ -17,74 +19,9 @@ use lare_data::{Picture, Prepared, prepare, prompt};
 use lare_model::config::{Config, Context, Memory};
 use lare_model::reasoner::{Intervention, Scene};
 use lare_model::{Prompts, Thread, Views};
-use lare_trace::{Grid, Timing, Usage, Word};
+use lare_trace::{Grid, Timing, Usage};
 use std::collections::BTreeMap;
 use std::time::Instant;
-
-/// When a row stops thinking.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Steps {
-    /// After so many latent steps; 0 is the plain model.
-    Fixed(usize),
-    /// As soon as the halting head's probability reaches the threshold, or at `refocus.max_steps`.
-    Auto {
-        /// 0 never looks again; 1 takes all steps unless the head is certain.
-        threshold: f32,
-    },
-}
-
-/// How one question is answered.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
-    /// When it stops thinking.
-    pub steps: Steps,
-    /// How its tokens are chosen.
-    pub sampling: Sampling,
-    /// Most tokens of the answer's words; clamped to the context that is left.
-    pub max_tokens: usize,
-    /// Vocabulary entries to report near each thought.
-    pub nearest_words: usize,
-}
-
-impl Options {
-    /// Stops when the model thinks it is done, says the most likely words, reports five words a thought.
-    #[must_use]
-    pub fn of(_: &Assistant) -> Self {
-        Self { steps: Steps::Auto { threshold: 0.5 }, sampling: Sampling::default(), max_tokens: 64, nearest_words: 5 }
-    }
-
-    fn check(&self, config: &Config) -> Result<()> {
-        let (most, s) = (config.refocus.max_steps, &self.sampling);
-        let fail = |field, expected: String, got: String, hint| Err(Error::Option { field, expected, got, hint });
-        match self.steps {
-            Steps::Fixed(steps) if steps > most => {
-                let hint = "more steps than the model was trained for mean nothing";
-                return fail("steps", format!("0 to {most}, the model's refocus.max_steps"), steps.to_string(), hint);
-            }
-            Steps::Auto { threshold } if !(0.0..=1.0).contains(&threshold) => {
-                return fail("halt-threshold", "0 to 1".into(), threshold.to_string(), "0.5 is the usual threshold");
-            }
-            _ => {}
-        }
-        if !(s.temperature.is_finite() && s.temperature >= 0.0) {
-            return fail("temperature", "0 or more".into(), s.temperature.to_string(), "0 takes the most likely words");
-        }
-        if !(s.top_p > 0.0 && s.top_p <= 1.0) {
-            return fail("top-p", "above 0, at most 1".into(), s.top_p.to_string(), "1 draws among all tokens");
-        }
-        if self.max_tokens == 0 {
-            return fail("max-tokens", "at least 1".into(), "0".into(), "an answer takes a token or two");
-        }
-        Ok(())
-    }
-
-    fn most_steps(&self, config: &Config) -> usize {
-        match self.steps {
-            Steps::Fixed(steps) => steps,
-            Steps::Auto { .. } => config.refocus.max_steps,
-        }
-    }
-}
 
 /// One question on one of the batch's pictures.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +41,27 @@ pub struct Batch<'a> {
     pub pictures: &'a [&'a Picture],
     /// Questions on them.
     pub questions: &'a [Question<'a>],
+}
+
+impl Batch<'_> {
+    /// Its questions, checked and ready.
+    fn rows(&self, assistant: &Assistant) -> Result<Vec<Row>> {
+        let pictures = self.pictures.len();
+        if let Some(question) = self.questions.iter().find(|q| q.picture >= pictures) {
+            let (what, got) = ("picture of a question", question.picture.to_string());
+            let expected = format!("less than {pictures}");
+            return Err(lare_model::Error::Arguments {
+                what,
+                expected,
+                got,
+            }
+            .into());
+        }
+        let numbered = self.questions.iter().zip(1..);
+        numbered
+            .map(|(question, number)| Row::new(assistant, question, number))
+            .collect()
+    }
 }
 
 /// What happens while a batch is answered, as it happens. `row` counts questions from 0.
@@ -143,29 +101,6 @@ pub enum Finish {
     Context,
 }
 
-/// One latent step of one question.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LookReport {
-    /// Where it looked, `[rows * cols]` of the picture's own grid; sums to 1.
-    pub scores: Vec<f32>,
-    /// The patches that it read again, best first.
-    pub chosen: Vec<usize>,
-    /// The vocabulary entries nearest to the thought, by cosine similarity.
-    pub nearest: Vec<Word>,
-    /// The words that the thought names through the reading head, one a slot, with their probability.
-    pub named: Vec<Word>,
-    /// Mean of the gate: 1 takes what was seen, 0 keeps the old thought.
-    pub gate_mean: f32,
-    /// The halting head after the step.
-    pub halt_probability: f32,
-    /// Euclidean norm of the latent that was fed back.
-    pub latent_norm: f32,
-    /// The thought itself, `[D]`, mean square 1.
-    pub thought: Vec<f32>,
-    /// Time of the step in milliseconds, for all rows of the batch together.
-    pub time_ms: f64,
-}
-
 /// What came of one question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -199,27 +134,44 @@ pub fn picture_positions(config: &Config, cells: usize) -> usize {
 /// # Errors
 /// Before anything is computed: an empty question, one that does not fit the context, an option that cannot be.
 /// Later: weights that lead to NaN.
-pub fn answer(assistant: &Assistant, batch: &Batch, on_event: &mut dyn FnMut(Event)) -> Result<Vec<Answer>> {
+pub fn answer(
+    assistant: &Assistant,
+    batch: &Batch,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Vec<Answer>> {
     let started = Instant::now();
-    let mut rows = Vec::with_capacity(batch.questions.len());
-    for (place, question) in batch.questions.iter().enumerate() {
-        rows.push(Row::new(assistant, question, place + 1)?);
-    }
+    let mut rows = batch.rows(assistant)?;
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let vision = &assistant.config().vision;
-    let prepared: Vec<Prepared> =
-        batch.pictures.iter().map(|p| prepare(p, vision.cell_px, vision.max_cells)).collect();
+    let prepared: Vec<Prepared> = batch
+        .pictures
+        .iter()
+        .map(|p| prepare(p, vision.cell_px, vision.max_cells))
+        .collect();
     let mut clock = Clock { last: started };
-    let mut timing = Timing { prepare: clock.lap(), ..Timing::default() };
+    let mut timing = Timing {
+        prepare: clock.lap(),
+        ..Timing::default()
+    };
 
     let (views, slot_of_picture) = encode(assistant, &prepared)?;
     timing.encode = clock.lap();
     let scene = assistant.reasoner.look(&views)?;
     let ids = rows.iter().map(|r| r.prompt.clone()).collect();
-    let picture_of_row = batch.questions.iter().map(|q| slot_of_picture[q.picture]).collect();
-    let mut thread = assistant.reasoner.prompt(&scene, &Prompts { ids, picture_of_row })?;
+    let picture_of_row = batch
+        .questions
+        .iter()
+        .map(|q| slot_of_picture[q.picture])
+        .collect();
+    let mut thread = assistant.reasoner.prompt(
+        &scene,
+        &Prompts {
+            ids,
+            picture_of_row,
+        },
+    )?;
     timing.prefill = clock.lap();
     think(assistant, &scene, &mut thread, &mut rows, on_event)?;
     timing.think = clock.lap();
@@ -228,7 +180,16 @@ pub fn answer(assistant: &Assistant, batch: &Batch, on_event: &mut dyn FnMut(Eve
     timing.total = started.elapsed().as_secs_f64() * 1e3;
 
     let finished = rows.into_iter().zip(batch.questions);
-    Ok(finished.map(|(row, q)| row.answer(assistant, batch.pictures[q.picture], &prepared[q.picture], timing)).collect())
+    Ok(finished
+        .map(|(row, q)| {
+            row.answer(
+                assistant,
+                batch.pictures[q.picture],
+                &prepared[q.picture],
+                timing,
+            )
+        })
+        .collect())
 }
 
 /// Milliseconds between one call and the next.
@@ -266,7 +227,10 @@ impl Row {
         let (config, options) = (assistant.config(), question.options);
         options.check(config)?;
         if question.text.trim().is_empty() {
-            return Err(Error::EmptyQuestion { number, got: question.text.into() });
+            return Err(Error::EmptyQuestion {
+                number,
+                got: question.text.into(),
+            });
         }
         let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids;
         let most_steps = options.most_steps(config);
@@ -274,7 +238,12 @@ impl Row {
         if prompt.len() > room {
             // Two of the prompt's tokens are its markers.
             let (most, got) = (room.saturating_sub(2), prompt.len() - 2);
-            return Err(Error::LongQuestion { number, most, steps: most_steps, got });
+            return Err(Error::LongQuestion {
+                number,
+                most,
+                steps: most_steps,
+                got,
+            });
         }
         Ok(Self {
             prompt,
@@ -324,7 +293,13 @@ impl Row {
         }
     }
 
-    fn answer(self, assistant: &Assistant, picture: &Picture, prepared: &Prepared, timing: Timing) -> Answer {
+    fn answer(
+        self,
+        assistant: &Assistant,
+        picture: &Picture,
+        prepared: &Prepared,
+        timing: Timing,
+    ) -> Answer {
         let config = assistant.config();
         let grid = grid(config, picture, prepared);
         let ended = usize::from(self.finish == Some(Finish::End));
@@ -343,7 +318,15 @@ impl Row {
                 + ended,
         };
         let finish = self.finish.unwrap_or(Finish::Context);
-        Answer { text: self.said, tokens: self.tokens, finish, usage, looks: self.looks, grid, timing }
+        Answer {
+            text: self.said,
+            tokens: self.tokens,
+            finish,
+            usage,
+            looks: self.looks,
+            grid,
+            timing,
+        }
     }
 }
 
@@ -355,7 +338,9 @@ fn positions(config: &Config) -> usize {
 
 /// The cells as they lie on the original picture. Resizing rounds to whole pixels, so each axis has its own scale.
 fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
-    let cell = |original: usize, inner: usize| (config.vision.cell_px * original) as f32 / inner.max(1) as f32;
+    let cell = |original: usize, inner: usize| {
+        (config.vision.cell_px * original) as f32 / inner.max(1) as f32
+    };
     Grid {
         rows: prepared.rows,
         cols: prepared.cols,
@@ -374,11 +359,19 @@ fn encode(assistant: &Assistant, prepared: &[Prepared]) -> Result<(Views, Vec<u3
     for (picture, p) in prepared.iter().enumerate() {
         shapes.entry((p.height, p.width)).or_default().push(picture);
     }
-    let (mut parts, mut slot_of_picture, mut slot) = (Vec::with_capacity(shapes.len()), vec![0; prepared.len()], 0);
+    let (mut parts, mut slot_of_picture, mut slot) =
+        (Vec::with_capacity(shapes.len()), vec![0; prepared.len()], 0);
     for ((height, width), pictures) in shapes {
-        let pixels: Vec<f32> =
-            pictures.iter().flat_map(|p| &prepared[*p].rgb).map(|byte| f32::from(*byte) / 255.0).collect();
-        let pixels = Tensor::from_vec(pixels, (pictures.len(), height, width, 3), assistant.device())?;
+        let pixels: Vec<f32> = pictures
+            .iter()
+            .flat_map(|p| &prepared[*p].rgb)
+            .map(|byte| f32::from(*byte) / 255.0)
+            .collect();
+        let pixels = Tensor::from_vec(
+            pixels,
+            (pictures.len(), height, width, 3),
+            assistant.device(),
+        )?;
         parts.push(assistant.reasoner.encode(&pixels)?);
         for picture in pictures {
             slot_of_picture[picture] = slot;
@@ -398,16 +391,28 @@ fn think(
 ) -> Result<()> {
     let mut halt = halt_probabilities(assistant, thread)?;
     loop {
-        let thinking: Vec<bool> = rows.iter_mut().zip(&halt).map(|(row, halt)| row.go_on(*halt)).collect();
+        let thinking: Vec<bool> = rows
+            .iter_mut()
+            .zip(&halt)
+            .map(|(row, halt)| row.go_on(*halt))
+            .collect();
         if !thinking.contains(&true) {
             return Ok(());
         }
-        let mut clock = Clock { last: Instant::now() };
-        assistant.reasoner.step(scene, thread, &thinking, Intervention::default())?;
+        let mut clock = Clock {
+            last: Instant::now(),
+        };
+        assistant
+            .reasoner
+            .step(scene, thread, &thinking, Intervention::default())?;
         halt = halt_probabilities(assistant, thread)?;
         let time_ms = clock.lap();
         let step = Step::read(assistant, scene, thread, &halt, time_ms)?;
-        for (row, _) in thinking.iter().enumerate().filter(|(_, thinking)| **thinking) {
+        for (row, _) in thinking
+            .iter()
+            .enumerate()
+            .filter(|(_, thinking)| **thinking)
+        {
             let look = step.report(assistant, row, rows[row].options.nearest_words)?;
             on_event(Event::Looked { row, look: &look });
             rows[row].looks.push(look);
@@ -415,101 +420,36 @@ fn think(
     }
 }
 
-fn halt_probabilities(assistant: &Assistant, thread: &Thread) -> Result<Vec<f32>> {
-    let logits: Vec<f32> = assistant.reasoner.halt_logits(thread)?.to_vec1()?;
-    logits.iter().map(|x| finite("a halting probability", 1.0 / (1.0 + (-x).exp()))).collect()
-}
-
-/// One latent step of all rows, as numbers.
-struct Step<'a> {
-    scores: Vec<Vec<f32>>,
-    chosen: &'a [Vec<u32>],
-    cells: Vec<usize>,
-    gate_mean: Vec<f32>,
-    halt: &'a [f32],
-    thoughts: Vec<Vec<f32>>,
-    nearest: Vec<Vec<f32>>,
-    named: Vec<Vec<Vec<f32>>>,
-    embedding_rms: f64,
-    time_ms: f64,
-}
-
-impl<'a> Step<'a> {
-    fn read(assistant: &Assistant, scene: &Scene, thread: &'a Thread, halt: &'a [f32], time_ms: f64) -> Result<Self> {
-        let reasoner = &assistant.reasoner;
-        let Some(focus) = thread.steps.last() else {
-            let (expected, got) = ("a step".into(), "none".into());
-            return Err(lare_model::Error::Arguments { what: "steps taken", expected, got }.into());
-        };
-        let language = &reasoner.backbone.language;
-        let pictures = thread.cache.slots.shared_of_row();
-        Ok(Self {
-            scores: focus.log_scores.exp()?.to_vec2()?,
-            chosen: &focus.chosen,
-            cells: pictures.iter().map(|p| scene.grids[*p as usize].cells()).collect(),
-            gate_mean: focus.gate_mean.to_vec1()?,
-            halt,
-            thoughts: focus.thought.to_vec2()?,
-            nearest: reasoner.nearest_words(&focus.thought)?.to_vec2()?,
-            named: reasoner.semantic.words(&focus.thought, language.embedding())?.to_vec3()?,
-            embedding_rms: language.embedding_rms()?,
-            time_ms,
-        })
-    }
-
-    fn report(&self, assistant: &Assistant, row: usize, words: usize) -> Result<LookReport> {
-        let thought = self.thoughts[row].clone();
-        let norm = thought.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() * self.embedding_rms;
-        let mut scores = self.scores[row].clone();
-        scores.truncate(self.cells[row]); // the rest is padding to the batch's largest picture
-        let named = self.named[row].iter().flat_map(|logits| best_words(assistant, &softmax(logits), 1));
-        Ok(LookReport {
-            scores,
-            chosen: self.chosen[row].iter().map(|p| *p as usize).collect(),
-            nearest: best_words(assistant, &self.nearest[row], words),
-            named: named.collect(),
-            gate_mean: finite("a gate", self.gate_mean[row])?,
-            halt_probability: self.halt[row],
-            latent_norm: finite("a thought", norm as f32)?,
-            thought,
-            time_ms: self.time_ms,
-        })
-    }
-}
-
-/// The entries with the highest scores, markers left out.
-fn best_words(assistant: &Assistant, scores: &[f32], count: usize) -> Vec<Word> {
-    let mut order: Vec<usize> = (END as usize + 1..scores.len()).collect();
-    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-    let text = |id: usize| assistant.tokenizer.word(id as u32).unwrap_or_default().to_owned();
-    order.into_iter().take(count).map(|id| Word { text: text(id), score: scores[id] }).collect()
-}
-
-fn softmax(logits: &[f32]) -> Vec<f32> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f32> = logits.iter().map(|x| (x - highest).exp()).collect();
-    let sum: f32 = weights.iter().sum();
-    weights.into_iter().map(|w| w / sum).collect()
-}
-
 /// Says `</think>` and then token after token until every row is done.
-fn say(assistant: &Assistant, thread: &mut Thread, rows: &mut [Row], on_event: &mut dyn FnMut(Event)) -> Result<()> {
+fn say(
+    assistant: &Assistant,
+    thread: &mut Thread,
+    rows: &mut [Row],
+    on_event: &mut dyn FnMut(Event),
+) -> Result<()> {
     while rows.iter().any(|r| r.finish.is_none()) {
         let inputs: Vec<Vec<u32>> = rows.iter().map(Row::next_input).collect();
         let logits = assistant.reasoner.say(thread, &inputs)?.squeeze(1)?; // [B, V]
         let finite_sum = logits.sum(D::Minus1)?.to_vec1::<f32>()?;
-        for (place, (row, mut logits)) in rows.iter_mut().zip(logits.to_vec2::<f32>()?).enumerate() {
+        for (place, (row, mut logits)) in rows.iter_mut().zip(logits.to_vec2::<f32>()?).enumerate()
+        {
             if row.finish.is_some() {
                 continue;
             }
             finite("a logit", finite_sum[place])?;
             // The markers before `<end>` lay out conversations; none is a word of an answer.
-            logits.iter_mut().take(END as usize).for_each(|logit| *logit = f32::NEG_INFINITY);
+            logits
+                .iter_mut()
+                .take(END as usize)
+                .for_each(|logit| *logit = f32::NEG_INFINITY);
             let token = row.sampler.pick(&logits);
             row.hear(token, assistant.config());
             let text = assistant.tokenizer.decode(&row.tokens);
             if let Some(more) = text.strip_prefix(&row.said).filter(|more| !more.is_empty()) {
-                on_event(Event::Token { row: place, text: more });
+                on_event(Event::Token {
+                    row: place,
+                    text: more,
+                });
             }
             row.said = text;
             if let Some(finish) = row.finish {
@@ -520,39 +460,75 @@ fn say(assistant: &Assistant, thread: &mut Thread, rows: &mut [Row], on_event: &
     Ok(())
 }
 
-fn finite(what: &'static str, got: f32) -> Result<f32> {
-    if got.is_finite() { Ok(got) } else { Err(Error::NotFinite { what, got }) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tiny;
+    use crate::{Sampling, tiny};
 
     fn options(steps: usize) -> Options {
-        let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 1 };
-        Options { steps: Steps::Fixed(steps), sampling, max_tokens: 5, nearest_words: 3 }
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 1,
+        };
+        Options {
+            steps: Steps::Fixed(steps),
+            sampling,
+            max_tokens: 5,
+            nearest_words: 3,
+        }
     }
 
     fn ask(pictures: &[&Picture], questions: &[Question]) -> Vec<Answer> {
-        answer(&tiny::assistant(), &Batch { pictures, questions }, &mut |_| ()).unwrap()
+        answer(
+            &tiny::assistant(),
+            &Batch {
+                pictures,
+                questions,
+            },
+            &mut |_| (),
+        )
+        .unwrap()
     }
 
     #[test]
     fn a_row_in_a_batch_answers_as_the_row_alone() {
         let (wide, tall) = (tiny::picture(256, 130, 1), tiny::picture(100, 192, 2));
-        let texts = ["What is written under the dog?", "cat", "Which is left of the red cup, the dog or the cat?"];
-        let question = |picture, text, steps| Question { picture, text, options: options(steps) };
-        let together = [question(0, texts[0], 2), question(1, texts[1], 4), question(0, texts[2], 0)];
+        let texts = [
+            "What is written under the dog?",
+            "cat",
+            "Which is left of the red cup, the dog or the cat?",
+        ];
+        let question = |picture, text, steps| Question {
+            picture,
+            text,
+            options: options(steps),
+        };
+        let together = [
+            question(0, texts[0], 2),
+            question(1, texts[1], 4),
+            question(0, texts[2], 0),
+        ];
         let batch = ask(&[&wide, &tall], &together);
         for (row, q) in batch.iter().zip(&together) {
-            let alone = ask(&[[&wide, &tall][q.picture]], &[Question { picture: 0, ..*q }]);
+            let alone = ask(
+                &[[&wide, &tall][q.picture]],
+                &[Question { picture: 0, ..*q }],
+            );
             let alone = &alone[0];
-            assert_eq!((&row.text, row.usage, row.grid), (&alone.text, alone.usage, alone.grid));
+            assert_eq!(
+                (&row.text, row.usage, row.grid),
+                (&alone.text, alone.usage, alone.grid)
+            );
             assert_eq!(row.looks.len(), alone.looks.len());
             for (a, b) in row.looks.iter().zip(&alone.looks) {
                 assert_eq!(a.chosen, b.chosen);
-                let far = a.thought.iter().zip(&b.thought).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let far = a
+                    .thought
+                    .iter()
+                    .zip(&b.thought)
+                    .map(|(a, b)| (a - b).abs())
+                    .fold(0.0, f32::max);
                 assert!(far < 1e-4, "thoughts differ by {far}");
             }
         }
@@ -562,9 +538,15 @@ mod tests {
     fn every_step_and_token_is_counted() {
         let picture = tiny::picture(256, 192, 3);
         let assistant = tiny::assistant();
-        let question = Question { picture: 0, text: "What is left of the cat?", options: options(3) };
+        let question = Question {
+            picture: 0,
+            text: "What is left of the cat?",
+            options: options(3),
+        };
         let answer = &ask(&[&picture], &[question])[0];
-        let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids.len();
+        let prompt = prompt::lay_out(&assistant.tokenizer, question.text)
+            .ids
+            .len();
         let said = answer.tokens.len() + usize::from(answer.finish == Finish::End);
         assert_eq!(answer.usage.latent_steps, 3);
         assert_eq!(answer.usage.refocused_visual_tokens, 3 * 3 * 16);
@@ -575,7 +557,11 @@ mod tests {
     #[test]
     fn where_it_looked_sums_to_one_over_the_pictures_own_cells() {
         let (small, large) = (tiny::picture(192, 192, 4), tiny::picture(256, 256, 5));
-        let question = |picture| Question { picture, text: "cat", options: options(2) };
+        let question = |picture| Question {
+            picture,
+            text: "cat",
+            options: options(2),
+        };
         for answer in ask(&[&small, &large], &[question(0), question(1)]) {
             for look in &answer.looks {
                 assert_eq!(look.scores.len(), answer.grid.cells());
@@ -589,8 +575,20 @@ mod tests {
     fn the_halting_threshold_decides_how_often_it_looks() {
         let picture = tiny::picture(192, 192, 6);
         let steps = |threshold| {
-            let options = Options { steps: Steps::Auto { threshold }, ..options(0) };
-            ask(&[&picture], &[Question { picture: 0, text: "cat", options }])[0].looks.len()
+            let options = Options {
+                steps: Steps::Auto { threshold },
+                ..options(0)
+            };
+            ask(
+                &[&picture],
+                &[Question {
+                    picture: 0,
+                    text: "cat",
+                    options,
+                }],
+            )[0]
+            .looks
+            .len()
         };
         // The tiny model's halting head is untrained: it always says one half.
         assert_eq!((steps(0.0), steps(0.4), steps(1.0)), (0, 0, 6));
@@ -600,47 +598,96 @@ mod tests {
     fn events_tell_the_same_as_the_answer() {
         let picture = tiny::picture(192, 192, 7);
         let assistant = tiny::assistant();
-        let question = Question { picture: 0, text: "cat", options: options(2) };
+        let question = Question {
+            picture: 0,
+            text: "cat",
+            options: options(2),
+        };
         let (mut looks, mut text, mut done) = (0, String::new(), 0);
-        let batch = Batch { pictures: &[&picture], questions: &[question] };
+        let batch = Batch {
+            pictures: &[&picture],
+            questions: &[question],
+        };
         let answers = answer(&assistant, &batch, &mut |event| match event {
             Event::Looked { .. } => looks += 1,
             Event::Token { text: more, .. } => text.push_str(more),
             Event::Done { .. } => done += 1,
         });
         let answers = answers.unwrap();
-        assert_eq!((looks, text.as_str(), done), (2, answers[0].text.as_str(), 1));
+        assert_eq!(
+            (looks, text.as_str(), done),
+            (2, answers[0].text.as_str(), 1)
+        );
     }
 
     #[test]
     fn a_picture_that_was_scaled_has_its_cells_in_its_own_pixels() {
         let picture = tiny::picture(1600, 900, 8);
-        let answer = &ask(&[&picture], &[Question { picture: 0, text: "cat", options: options(1) }])[0];
+        let answer = &ask(
+            &[&picture],
+            &[Question {
+                picture: 0,
+                text: "cat",
+                options: options(1),
+            }],
+        )[0];
         let (grid, cells) = (answer.grid, answer.grid.rows * answer.grid.cols);
         assert!(cells <= 16, "{grid:?}");
-        assert!(grid.cols as f32 * grid.cell_px_x >= 1600.0 && grid.rows as f32 * grid.cell_px_y >= 900.0, "{grid:?}");
-        assert!((grid.cell_px_x / grid.cell_px_y - 1.0).abs() < 0.02, "{grid:?}");
+        assert!(
+            grid.cols as f32 * grid.cell_px_x >= 1600.0
+                && grid.rows as f32 * grid.cell_px_y >= 900.0,
+            "{grid:?}"
+        );
+        assert!(
+            (grid.cell_px_x / grid.cell_px_y - 1.0).abs() < 0.02,
+            "{grid:?}"
+        );
     }
 
     #[test]
     fn what_cannot_be_answered_is_refused_before_anything_is_computed() {
         let picture = tiny::picture(192, 192, 9);
         let refused = |text: &str, options| {
-            let batch = Batch { pictures: &[&picture], questions: &[Question { picture: 0, text, options }] };
-            answer(&tiny::assistant(), &batch, &mut |_| ()).unwrap_err().to_string()
+            let batch = Batch {
+                pictures: &[&picture],
+                questions: &[Question {
+                    picture: 0,
+                    text,
+                    options,
+                }],
+            };
+            answer(&tiny::assistant(), &batch, &mut |_| ())
+                .unwrap_err()
+                .to_string()
         };
         assert!(refused("  ", options(1)).contains("question 1 is empty"));
         assert!(refused(&"cat ".repeat(500), options(1)).contains("got       500 tokens"));
         assert!(refused("cat", options(7)).contains("`steps` cannot be 7"));
-        let hot = Options { sampling: Sampling { temperature: f32::NAN, ..Sampling::default() }, ..options(1) };
+        let hot = Options {
+            sampling: Sampling {
+                temperature: f32::NAN,
+                ..Sampling::default()
+            },
+            ..options(1)
+        };
         assert!(refused("cat", hot).contains("temperature"));
     }
 
     #[test]
     fn an_answer_ends_where_the_context_does() {
         let picture = tiny::picture(192, 192, 10);
-        let options = Options { max_tokens: 100_000, ..options(6) };
-        let answer = &ask(&[&picture], &[Question { picture: 0, text: "cat", options }])[0];
+        let options = Options {
+            max_tokens: 100_000,
+            ..options(6)
+        };
+        let answer = &ask(
+            &[&picture],
+            &[Question {
+                picture: 0,
+                text: "cat",
+                options,
+            }],
+        )[0];
         assert!(answer.tokens.len() < tiny::assistant().config().language.max_positions);
     }
 }

@@ -14,7 +14,7 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use lare_kernels::{
-    AdamW, AdamWOptions, Sight, attention, cross_entropy, linear, rms_norm, swiglu,
+    AdamW, AdamWOptions, Sight, attention, cross_entropy, feed_forward, linear, rms_norm,
 };
 use std::process::Command;
 use std::time::Instant;
@@ -134,11 +134,7 @@ impl Decoder {
             let mixed = attention(&q, &kv, None, &self.sight)?; // [B, T, D]
             x = (x + linear(&mixed, &layer.o, None)?)?;
             let h = rms_norm(&x, &layer.norm2, 1e-6)?;
-            x = (x + linear(
-                &swiglu(&linear(&h, &layer.gate_up, None)?)?,
-                &layer.down,
-                None,
-            )?)?;
+            x = (x + feed_forward(&h, &layer.gate_up, &layer.down)?)?;
         }
         let logits = linear(&rms_norm(&x, &self.norm, 1e-6)?, &self.head, None)?; // [B, T, V]
         cross_entropy(&logits.reshape((BATCH * LENGTH, VOCABULARY))?, targets)?.mean_all()

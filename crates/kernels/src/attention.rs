@@ -459,6 +459,76 @@ mod tests {
         assert_eq!(past(&inputs[1]), past(&changed));
     }
 
+    /// Which queries of which rows change when one key or value changes, `[B][T]`.
+    fn touched(case: Case, sight: &Sight, input: usize, at: usize) -> Vec<Vec<bool>> {
+        let before = inputs(case);
+        let mut after = before.clone();
+        let (_, _, pair, groups, width) = before[input].dims5().unwrap();
+        let stride = pair * groups * width;
+        let mut moved = before[input]
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap();
+        moved[at * stride..][..stride]
+            .iter_mut()
+            .for_each(|x| *x += 1.0);
+        after[input] =
+            Tensor::from_vec(moved, before[input].shape(), before[input].device()).unwrap();
+        let [before, after] =
+            [before, after].map(|t| attention(&t[0], &t[1], t.get(2), sight).unwrap());
+        let width = case[2] * case[3]; // H * Dh
+        let changed: Vec<bool> = bits(&before)
+            .chunks(width)
+            .zip(bits(&after).chunks(width))
+            .map(|(before, after)| before != after)
+            .collect();
+        changed.chunks(case[1]).map(<[bool]>::to_vec).collect()
+    }
+
+    #[test]
+    fn a_query_sees_its_own_slot_and_those_before_that_are_visible() {
+        for (case, causal) in [
+            (CASES[2], true),
+            (CASES[2], false),
+            (CASES[3], true),
+            (CASES[5], true),
+        ] {
+            let [rows, queries, _, _, _, slots, ..] = case;
+            let sight = sight(case, causal, false);
+            for (row, slot) in (0..rows).flat_map(|row| (0..slots).map(move |slot| (row, slot))) {
+                let touched = touched(case, &sight, 1, row * slots + slot);
+                for (r, t) in (0..rows).flat_map(|r| (0..queries).map(move |t| (r, t))) {
+                    let in_time = !causal || slot <= slots - queries + t;
+                    let expected = r == row && in_time && sight.own_visible[row * slots + slot];
+                    assert_eq!(
+                        touched[r][t], expected,
+                        "slot {slot} of row {row}, query {t} of row {r}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_sees_the_visible_places_of_its_segment_and_no_other() {
+        for case in [CASES[1], CASES[3]] {
+            let [rows, queries, _, _, _, _, segments, places] = case;
+            let sight = sight(case, true, false);
+            for at in 0..segments * places {
+                let touched = touched(case, &sight, 2, at);
+                for (r, t) in (0..rows).flat_map(|r| (0..queries).map(move |t| (r, t))) {
+                    let mine = sight.shared_of_row[r] as usize == at / places;
+                    assert_eq!(
+                        touched[r][t],
+                        mine && sight.shared_visible[at],
+                        "place {at}, row {r}"
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn sight_of_another_size_is_refused() {
         let case = CASES[1];

@@ -6,8 +6,8 @@
 use candle_core::{CpuStorage, DType, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
 
-/// Below this many elements a loop stays on the calling thread: waking a second one costs 5-10 µs,
-/// which is what a pass over this much memory takes.
+/// Below this many elements a loop stays on the calling thread: so little work is done before a second
+/// thread is awake. An estimate, not a measurement.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
 /// The f32 elements of a contiguous CPU tensor as a kernel sees them, or an error naming `op`.

@@ -8,7 +8,7 @@
 //! result `[B, Q, H * Dh]`.
 
 use crate::buffer::{Shared, as_gradient, elements, filled, for_units, require_f32, with_all};
-use crate::lanes::dot;
+use crate::lanes::{add_scaled, dot};
 use crate::product::{Matrix, Target};
 use crate::segments::{Half, again, softmax};
 use crate::sight::masked_softmax;
@@ -406,11 +406,7 @@ impl Chosen {
         if count == 0 {
             return into_q.clear();
         }
-        let (q, out, grad) = (
-            self.queries(q, row, head),
-            self.queries(out, row, head),
-            self.queries(grad, row, head),
-        );
+        let [q, out, grad] = [q, out, grad].map(|t| self.queries(t, row, head));
         let keys = Matrix::new(&gathered.keys, count, width, width);
         let values = Matrix::new(&gathered.values, count, width, width);
         let mut scores = vec![0f32; queries * count];
@@ -430,20 +426,17 @@ impl Chosen {
         let scores = Matrix::new(&scores, queries, count, count);
         let weights = Matrix::new(&gathered.weights, queries, count, count);
         into_q.a_b(scores, keys, scale, false);
-        let mut gradient = vec![0f32; count * width];
         for (half, weights, against, scale) in [
             (Half::Keys, scores, q, scale),
             (Half::Values, weights, grad, 1.0),
         ] {
+            let mut gradient = vec![0f32; count * width];
             Target::new(&mut gradient, count, width, width).at_b(weights, against, scale, false);
-            for ((_, entry), gradient) in gathered.present.iter().zip(gradient.chunks_exact(width))
+            for (&(_, entry), gradient) in gathered.present.iter().zip(gradient.chunks_exact(width))
             {
-                let place = self.entry_place(row, *entry, half, head);
+                let place = self.entry_place(row, entry, half, head);
                 // SAFETY: by the caller's promise.
-                let into = unsafe { into_memory.slice(place, width) };
-                into.iter_mut()
-                    .zip(gradient)
-                    .for_each(|(into, gradient)| *into += gradient);
+                add_scaled(unsafe { into_memory.slice(place, width) }, 1.0, gradient);
             }
         }
     }

@@ -70,8 +70,9 @@ fn fold(mut sums: [f32; LANES]) -> f32 {
 
 /// `e^x` within 2 units in the last place for `x` in -87.33..=88, 0 below that and `e^88` above.
 ///
-/// Written so that a loop over it becomes vector instructions: the library's `exp` is a call per
-/// element and was half the time of a softmax. Above 88 a softmax and a sigmoid have long saturated.
+/// Written so that a loop over it becomes vector instructions, which the library's `exp` (a call per
+/// element) and a float-to-integer cast both prevent: with a cast, swiglu took 8.3 % of a training step
+/// and softmax 3.2 %; without, 2.5 % and 0.9 %. Above 88 a softmax and a sigmoid have long saturated.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;

@@ -11,7 +11,8 @@
 //!    images, text or models.
 //! 2. Results are the same to the bit for the same inputs, whatever the number of threads: work is
 //!    split over output elements, and each element is summed in a fixed order.
-//! 3. Operations that work row by row (all but [`linear`], whose blocking follows the number of rows)
+//! 3. Operations that work row by row (all but [`linear`] and [`feed_forward`], whose
+//!    blocking follows the number of rows)
 //!    give a row the same bits alone and in a batch.
 //! 4. On the CPU an operation takes f32 and says so otherwise. On any other device the same formula
 //!    runs as ordinary candle operations.
@@ -38,8 +39,10 @@ mod attention;
 mod buffer;
 mod chosen;
 mod cross_entropy;
+mod feed_forward;
 mod gradients;
 mod lanes;
+mod layer;
 mod linear;
 mod norm;
 mod product;
@@ -57,6 +60,7 @@ pub use adamw::{AdamW, AdamWOptions, AdamWState};
 pub use attention::attention;
 pub use chosen::chosen_attention;
 pub use cross_entropy::cross_entropy;
+pub use feed_forward::feed_forward;
 pub use linear::linear;
 pub use norm::rms_norm;
 pub use rotary::rotary;

@@ -4,8 +4,8 @@
 //! a pass of its own. Here every operand is a two-dimensional row-major matrix, the transpose is a
 //! stride, and `dW` comes out as `[O, I]`.
 
-use crate::buffer::{as_gradient, elements, filled, for_rows, require_f32, with_all};
-use crate::product::{Matrix, Target};
+use crate::buffer::{as_gradient, elements, require_f32, with_all};
+use crate::layer::Layer;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// `x W^T + b`.
@@ -75,19 +75,12 @@ fn forward(
         .map(|(storage, layout)| elements("linear", storage, layout))
         .transpose()?;
     let rows = x.1.shape().elem_count() / inputs.max(1);
-    let out = filled(rows * outputs, |out| {
-        if let Some(bias) = bias {
-            for_rows(out, outputs, |_, out| out.copy_from_slice(bias));
-        }
-        Target::new(out, rows, outputs, outputs).on_all_cores(
-            [
-                Matrix::new(x_elements, rows, inputs, inputs),
-                Matrix::new(weight, outputs, inputs, inputs),
-            ],
-            [false, true],
-            bias.is_some(),
-        );
-    });
+    let out = Layer {
+        rows,
+        inputs,
+        outputs,
+    }
+    .forward(x_elements, weight, bias);
     let mut dims = x.1.dims().to_vec();
     if let Some(width) = dims.last_mut() {
         *width = outputs;
@@ -107,24 +100,16 @@ fn backward(
         "linear",
         [x, weight, grad],
         |[x_elements, weight_elements, grad]| {
-            let grad = Matrix::new(grad, rows, outputs, outputs);
-            let grad_x = || {
-                let weight = Matrix::new(weight_elements, outputs, inputs, inputs);
-                product([grad, weight], [false, false], rows, inputs)
+            let sizes = Layer {
+                rows,
+                inputs,
+                outputs,
             };
-            let grad_weight = || {
-                let x = Matrix::new(x_elements, rows, inputs, inputs);
-                product([grad, x], [true, false], outputs, inputs)
-            };
+            let grad_x = || sizes.grad_x(grad, weight_elements);
+            let grad_weight = || sizes.grad_weight(grad, x_elements);
             Ok((as_gradient(grad_x, x)?, as_gradient(grad_weight, weight)?))
         },
     )
-}
-
-fn product(pair: [Matrix; 2], transposed: [bool; 2], rows: usize, columns: usize) -> Vec<f32> {
-    filled(rows * columns, |out| {
-        Target::new(out, rows, columns, columns).on_all_cores(pair, transposed, false);
-    })
 }
 
 /// `db`: the columns of `grad` summed in row order.

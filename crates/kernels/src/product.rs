@@ -1,8 +1,8 @@
 //! Matrix products on strided slices: GEMM for large ones, vector loops for a few rows.
 //!
 //! Row-major matrices whose rows are `stride` apart, so that one head of a packed tensor is a matrix
-//! without being copied. GEMM packs its operands first; below [`FEW_ROWS`] rows that costs more than
-//! the product itself.
+//! without being copied. GEMM packs its operands first, which up to [`FEW_ROWS`] rows are too few to
+//! pay back.
 
 use crate::lanes::{add_scaled, dot};
 use gemm::{Parallelism, gemm};

@@ -38,6 +38,34 @@ fn composed(gate_up: &Tensor) -> Result<Tensor> {
     gate.contiguous()?.silu()?.mul(&up)
 }
 
+/// `silu(gate) * up` of `gate_up` `[R, 2 half]`, `[R, half]`.
+pub(crate) fn gated(gate_up: &[f32], half: usize) -> Vec<f32> {
+    filled(gate_up.len() / 2, |out| {
+        for_rows(out, half, |row, out| {
+            let (gate, up) = gate_up[row * 2 * half..][..2 * half].split_at(half);
+            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                *out = gate * sigmoid(*gate) * up;
+            }
+        });
+    })
+}
+
+/// The gradient of `gate_up` `[R, 2 half]` from that of the result, `[R, half]`.
+pub(crate) fn gated_gradient(gate_up: &[f32], grad: &[f32], half: usize) -> Vec<f32> {
+    filled(gate_up.len(), |out| {
+        for_rows(out, 2 * half, |row, out| {
+            let (gate, up) = gate_up[row * 2 * half..][..2 * half].split_at(half);
+            let (out_gate, out_up) = out.split_at_mut(half);
+            let grad = &grad[row * half..][..half];
+            for i in 0..half {
+                let s = sigmoid(gate[i]);
+                out_gate[i] = grad[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+                out_up[i] = grad[i] * gate[i] * s;
+            }
+        });
+    })
+}
+
 struct Swiglu;
 
 impl CustomOp1 for Swiglu {
@@ -53,14 +81,7 @@ impl CustomOp1 for Swiglu {
         };
         *width /= 2;
         let half = *width;
-        let out = filled(gate_up.len() / 2, |out| {
-            for_rows(out, half, |row, out| {
-                let (gate, up) = gate_up[row * 2 * half..][..2 * half].split_at(half);
-                for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                    *out = gate * sigmoid(*gate) * up;
-                }
-            });
-        });
+        let out = gated(gate_up, half);
         Ok((CpuStorage::F32(out), Shape::from(dims)))
     }
 
@@ -68,21 +89,7 @@ impl CustomOp1 for Swiglu {
         let half = gate_up.dim(D::Minus1)? / 2;
         let grad = grad.contiguous()?;
         with_all(self.name(), [gate_up, &grad], |[values, grad]| {
-            let compute = || {
-                filled(values.len(), |out| {
-                    for_rows(out, 2 * half, |row, out| {
-                        let (gate, up) = values[row * 2 * half..][..2 * half].split_at(half);
-                        let (out_gate, out_up) = out.split_at_mut(half);
-                        let grad = &grad[row * half..][..half];
-                        for i in 0..half {
-                            let s = sigmoid(gate[i]);
-                            out_gate[i] = grad[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
-                            out_up[i] = grad[i] * gate[i] * s;
-                        }
-                    });
-                })
-            };
-            as_gradient(compute, gate_up)
+            as_gradient(|| gated_gradient(values, grad, half), gate_up)
         })
     }
 }

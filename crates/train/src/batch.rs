@@ -159,11 +159,12 @@ impl<'a> Feeder<'a> {
             max_looks: mix.looks[1],
         };
         let refused = |e: lare_data::RecipeError| Error::Recipe { stage: stage.name.clone(), reason: e.to_string() };
-        recipe.check(split).map_err(refused)?;
-        let groups: Vec<Group> = (0..data.pictures_per_batch as u64)
-            .into_par_iter()
-            .map(|i| self.suite.group(split, first + i, &recipe))
-            .collect();
+        let pages = recipe.tasks.is_empty();
+        if !pages {
+            recipe.check(split).map_err(refused)?;
+        }
+        let make = |i| if pages { self.suite.page(split, first + i) } else { self.suite.group(split, first + i, &recipe) };
+        let groups: Vec<Group> = (0..data.pictures_per_batch as u64).into_par_iter().map(make).collect();
         let small = groups.par_iter().map(|g| shrink(&g.picture)).collect();
         let (mut coarse, mut fine) = (None, None);
         if let Some(model) = frozen {

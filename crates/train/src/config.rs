@@ -126,7 +126,7 @@ pub struct Mix {
     pub share: f64,
     /// Fewest and most looks of a question.
     pub looks: [usize; 2],
-    /// Tasks and how often each is wanted, relative to the others.
+    /// Tasks and how often each is wanted, relative to the others. None: pages of tags, for the objective `read`.
     pub tasks: BTreeMap<Task, f32>,
 }
 
@@ -196,8 +196,10 @@ impl Config {
             if stage.accumulate == 0 {
                 return fail(field("accumulate"), "at least 1", "0".into());
             }
-            if stage.mix.is_empty() || stage.mix.iter().any(|m| m.tasks.is_empty() || m.share <= 0.0) {
-                return fail(field("mix"), "at least one kind of batch, each with tasks and a share above 0", format!("{} kinds", stage.mix.len()));
+            let usable = |m: &Mix| m.share > 0.0 && (!m.tasks.is_empty() || stage.objective == Objective::Read);
+            if stage.mix.is_empty() || !stage.mix.iter().all(usable) {
+                let expected = "at least one kind of batch, each with a share above 0 and tasks (none: pages, only to read)";
+                return fail(field("mix"), expected, format!("{} kinds", stage.mix.len()));
             }
             if let Some(mix) = stage.mix.iter().find(|m| m.looks[0] < 1 || m.looks[1] < m.looks[0] || m.looks[1] > most) {
                 return fail(field("mix.looks"), "1 <= fewest <= most <= model.refocus.max_steps", format!("{:?}", mix.looks));

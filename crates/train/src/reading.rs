@@ -74,6 +74,9 @@ impl Readers {
                     let letter = Some(u32::from(object.letter) - u32::from('A'));
                     tags.add(shape.window(&object.tag, TAG_WINDOW), [letter, Some(object.digit.into())]);
                 }
+                if object.body.right <= object.body.left {
+                    continue; // a tag on a page belongs to no emoji
+                }
                 let kind = Some(object.kind as u32);
                 bodies.add(shape.window(&object.body, BODY_WINDOW), [kind, None]);
                 coarse.add(shape.cell_of(&object.body), [kind, Some(colour(object.frame))]);

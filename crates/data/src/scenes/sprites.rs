@@ -53,7 +53,10 @@ struct IconFile {
 
 impl Sprites {
     /// Rasterises every kind at every size, in parallel.
-    #[expect(clippy::expect_used, reason = "the icons are part of this program and a test draws them all")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the icons are part of this program and a test draws them all"
+    )]
     pub(crate) fn rasterise(artist: Artist) -> Sprites {
         let text = match artist {
             Artist::Noto => NOTO,
@@ -74,7 +77,9 @@ impl Sprites {
                 SIDES_PX.iter().map(|&side| Sprite::draw(&tree, view, side)).collect()
             })
             .collect();
-        Sprites { sprites: kinds.into_iter().flatten().collect() }
+        Sprites {
+            sprites: kinds.into_iter().flatten().collect(),
+        }
     }
 
     /// The picture of `kind` at the size `SIDES_PX[size]`.
@@ -87,8 +92,14 @@ impl Sprite {
     fn draw(tree: &usvg::Tree, view: u32, side: usize) -> Sprite {
         let mut rgba = vec![0; side * side * 4];
         let scale = side as f32 / view as f32;
-        if let Some(mut pixmap) = tiny_skia::PixmapMut::from_bytes(&mut rgba, side as u32, side as u32) {
-            resvg::render(tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap);
+        if let Some(mut pixmap) =
+            tiny_skia::PixmapMut::from_bytes(&mut rgba, side as u32, side as u32)
+        {
+            resvg::render(
+                tree,
+                tiny_skia::Transform::from_scale(scale, scale),
+                &mut pixmap,
+            );
         }
         Sprite { side, rgba }
     }
@@ -121,7 +132,10 @@ const CHARACTERS: usize = 95;
 
 impl Glyphs {
     /// Rasterises them all.
-    #[expect(clippy::expect_used, reason = "the fonts are part of this program and a test draws them all")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the fonts are part of this program and a test draws them all"
+    )]
     pub(crate) fn rasterise() -> Glyphs {
         let mut glyphs = Vec::with_capacity(FONTS * CAPS_PX.len() * CHARACTERS);
         for file in FONT_FILES {
@@ -129,7 +143,11 @@ impl Glyphs {
             for cap_px in CAPS_PX {
                 let scale = scale_for_cap(&font, cap_px);
                 for offset in 0..CHARACTERS as u8 {
-                    glyphs.push(rasterise_glyph(&font, scale, (FIRST as u8 + offset) as char));
+                    glyphs.push(rasterise_glyph(
+                        &font,
+                        scale,
+                        (FIRST as u8 + offset) as char,
+                    ));
                 }
             }
         }
@@ -139,7 +157,11 @@ impl Glyphs {
     /// The character in `font` at the height `CAPS_PX[cap]`; a character outside printable ASCII looks like `?`.
     pub(crate) fn get(&self, font: usize, cap: usize, character: char) -> &Glyph {
         let offset = (character as usize).wrapping_sub(FIRST as usize);
-        let offset = if offset < CHARACTERS { offset } else { '?' as usize - FIRST as usize };
+        let offset = if offset < CHARACTERS {
+            offset
+        } else {
+            '?' as usize - FIRST as usize
+        };
         &self.glyphs[(font * CAPS_PX.len() + cap) * CHARACTERS + offset]
     }
 }
@@ -160,9 +182,20 @@ fn scale_for_cap(font: &FontRef<'_>, cap_px: usize) -> PxScale {
 fn rasterise_glyph(font: &FontRef<'_>, scale: PxScale, character: char) -> Glyph {
     let id = font.glyph_id(character);
     let advance = (font.h_advance_unscaled(id) * scale.x / font.height_unscaled() + 0.5) as i32;
-    let placed = FontGlyph { id, scale, position: point(0.0, 0.0) };
+    let placed = FontGlyph {
+        id,
+        scale,
+        position: point(0.0, 0.0),
+    };
     let Some(outlined) = font.outline_glyph(placed) else {
-        return Glyph { left: 0, top: 0, width: 0, height: 0, advance, ink: Vec::new() };
+        return Glyph {
+            left: 0,
+            top: 0,
+            width: 0,
+            height: 0,
+            advance,
+            ink: Vec::new(),
+        };
     };
     let bounds = outlined.px_bounds();
     let (width, height) = (bounds.width() as usize, bounds.height() as usize);
@@ -172,7 +205,14 @@ fn rasterise_glyph(font: &FontRef<'_>, scale: PxScale, character: char) -> Glyph
             *pixel = (coverage.clamp(0.0, 1.0) * 255.0 + 0.5) as u8;
         }
     });
-    Glyph { left: bounds.min.x as i32, top: bounds.min.y as i32, width, height, advance, ink }
+    Glyph {
+        left: bounds.min.x as i32,
+        top: bounds.min.y as i32,
+        width,
+        height,
+        advance,
+        ink,
+    }
 }
 
 /// The ink of a line of text relative to the start of its baseline.
@@ -186,7 +226,8 @@ pub(crate) struct Extent {
 impl Glyphs {
     /// Where the ink of `content` is when the pen starts at the origin.
     pub(crate) fn extent(&self, font: usize, cap: usize, content: &str, spacing: i32) -> Extent {
-        let (mut pen, mut left, mut top, mut right, mut bottom) = (0, i32::MAX, i32::MAX, 0, i32::MIN);
+        let (mut pen, mut left, mut top, mut right, mut bottom) =
+            (0, i32::MAX, i32::MAX, 0, i32::MIN);
         for character in content.chars() {
             let glyph = self.get(font, cap, character);
             if glyph.width > 0 {
@@ -198,9 +239,19 @@ impl Glyphs {
             pen += glyph.advance + spacing;
         }
         if left > right {
-            return Extent { left: 0, top: 0, width: 0, height: 0 };
+            return Extent {
+                left: 0,
+                top: 0,
+                width: 0,
+                height: 0,
+            };
         }
-        Extent { left, top, width: (right - left) as usize, height: (bottom - top) as usize }
+        Extent {
+            left,
+            top,
+            width: (right - left) as usize,
+            height: (bottom - top) as usize,
+        }
     }
 }
 
@@ -213,12 +264,15 @@ mod tests {
         for artist in [Artist::Noto, Artist::Fluent] {
             let sprites = Sprites::rasterise(artist);
             let large = SIDES_PX.len() - 1;
-            for kind in 0..NAMES.len() {
+            for (kind, name) in NAMES.iter().enumerate() {
                 let rgba = &sprites.get(kind, large).rgba;
                 let inked = rgba.chunks_exact(4).filter(|pixel| pixel[3] > 128).count();
-                assert!(inked > rgba.len() / 4 / 8, "{artist:?} {} is almost empty", NAMES[kind]);
-                for other in 0..kind {
-                    assert_ne!(rgba, &sprites.get(other, large).rgba, "{} is {}", NAMES[kind], NAMES[other]);
+                assert!(
+                    inked > rgba.len() / 4 / 8,
+                    "{artist:?} {name} is almost empty"
+                );
+                for (other, twin) in NAMES.iter().enumerate().take(kind) {
+                    assert_ne!(rgba, &sprites.get(other, large).rgba, "{name} is {twin}");
                 }
             }
         }

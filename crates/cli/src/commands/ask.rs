@@ -1,0 +1,350 @@
+//! `lare ask`: a picture and questions in, answers out, and pictures of where the model looked.
+
+use super::{Outcome, assistant, counted};
+use crate::args::{Ask, StepCount};
+use crate::failure::Failure;
+use crate::files::{self, Source};
+use crate::messages::{Messages, Report};
+use crate::strip;
+use lare_infer::record::{Asked, record};
+use lare_infer::{
+    Answer, Assistant, Batch, Finish, Options, Question, Sampling, Steps, draw, session,
+};
+use lare_trace::{PictureRef, Record};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Questions answered together: enough to fill the cores, few enough to keep memory small.
+const BATCH: usize = 32;
+
+/// Answers.
+pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
+    let questions = questions(ask)?;
+    let source = files::picture(&ask.picture)?;
+    for note in &source.opened.notes {
+        messages.warning(&format!("{}: {note}", source.name));
+    }
+    let assistant = assistant(ask.model.as_deref())?;
+    let options = options(ask, &assistant);
+    let picture = &source.opened.picture;
+    let all: Vec<Question> = questions
+        .iter()
+        .map(|text| Question {
+            picture: 0,
+            text,
+            options,
+        })
+        .collect();
+    let mut progress =
+        (all.len() > BATCH).then(|| messages.progress("answering", Some(all.len() as u64)));
+    let mut place = 0;
+    for part in all.chunks(BATCH) {
+        let answers = session::answer(
+            &assistant,
+            &Batch {
+                pictures: &[picture],
+                questions: part,
+            },
+            &mut |_| (),
+        );
+        let answers = answers.map_err(|error| numbered(error, place, questions.len()))?;
+        for (question, answer) in part.iter().zip(answers) {
+            place += 1;
+            let told = Told {
+                ask,
+                assistant: &assistant,
+                source: &source,
+                question: question.text,
+                answer: &answer,
+            };
+            told.tell(messages, (questions.len() > 1).then_some(place))?;
+        }
+        if let Some(progress) = &mut progress {
+            progress.at(place as u64, "answering");
+        }
+    }
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    Ok(Outcome::Done)
+}
+
+/// The one question, or the lines of the file.
+fn questions(ask: &Ask) -> Result<Vec<String>, Failure> {
+    let Some(file) = &ask.questions else {
+        return Ok(ask.question.iter().cloned().collect());
+    };
+    let text = files::text(file, "the file of questions")?;
+    let questions: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if questions.is_empty() {
+        let summary = format!("`{}` has no question", file.display());
+        return Err(Failure::new(summary)
+            .part("expected", "one question a line")
+            .hint("write one, or name another file"));
+    }
+    Ok(questions)
+}
+
+fn options(ask: &Ask, assistant: &Assistant) -> Options {
+    Options {
+        steps: match ask.steps {
+            StepCount::Auto => Steps::Auto {
+                threshold: ask.halt_threshold,
+            },
+            StepCount::Fixed(steps) => Steps::Fixed(steps),
+        },
+        sampling: Sampling {
+            temperature: ask.temperature,
+            top_p: ask.top_p,
+            seed: ask.seed,
+        },
+        max_tokens: ask.max_tokens,
+        ..Options::of(assistant)
+    }
+}
+
+/// Batches count their questions from 1; the user counts lines of the file.
+fn numbered(mut error: lare_infer::Error, before: usize, of: usize) -> Failure {
+    use lare_infer::Error::{EmptyQuestion, LongQuestion};
+    if let EmptyQuestion { number, .. } | LongQuestion { number, .. } = &mut error {
+        *number += before;
+    }
+    let failure = Failure::from(error);
+    let summary = match of {
+        1 => failure.summary.replacen("question 1", "the question", 1),
+        _ => failure.summary,
+    };
+    Failure { summary, ..failure }
+}
+
+/// One answer on its way to the user.
+struct Told<'a> {
+    ask: &'a Ask,
+    assistant: &'a Assistant,
+    source: &'a Source,
+    question: &'a str,
+    answer: &'a Answer,
+}
+
+/// The files that show how an answer came about.
+#[derive(Default)]
+struct Shown {
+    looks: Option<PathBuf>,
+    trace: Option<PathBuf>,
+}
+
+impl Told<'_> {
+    /// The answer comes first, so that a person need not wait for the pictures; in JSON it names them.
+    fn tell(&self, messages: &Messages, place: Option<usize>) -> Result<(), Failure> {
+        if messages.wants_json() {
+            let shown = self.show(messages, place)?;
+            return messages.report(&Object {
+                told: self,
+                shown: &shown,
+            });
+        }
+        messages.result(&self.answer.text)?;
+        if place.is_none() {
+            messages.note(&cost(self.answer));
+        }
+        if self.answer.finish != Finish::End {
+            messages.warning("the answer was cut off: allow more tokens with --max-tokens");
+        }
+        let shown = self.show(messages, place)?;
+        if let Some(looks) = shown.looks {
+            messages.note(&format!("where it looked: {}", looks.display()));
+        }
+        if let Some(trace) = shown.trace {
+            messages.note(&format!(
+                "the whole trace: {}",
+                trace.join("index.html").display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes the pictures and the trace that were asked for.
+    fn show(&self, messages: &Messages, place: Option<usize>) -> Result<Shown, Failure> {
+        let mut shown = Shown::default();
+        let strip = self.strip_path(place);
+        if strip.is_none() && self.ask.trace.is_none() {
+            return Ok(shown);
+        }
+        let record = self.record()?;
+        if let Some(folder) = &self.ask.trace {
+            let folder =
+                place.map_or_else(|| folder.clone(), |place| folder.join(place.to_string()));
+            let picture = &self.source.opened.picture;
+            let shape = (picture.width as u32, picture.height as u32);
+            let picture = PictureRef {
+                width: shape.0,
+                height: shape.1,
+                rgb: &picture.rgb,
+            };
+            shown.trace = Some(lare_trace::write_folder(&folder, &record, picture)?.folder);
+        }
+        if let Some(path) = strip {
+            shown.looks = self.write_strip(&path, &record, messages)?;
+        }
+        Ok(shown)
+    }
+
+    /// A picture that nobody asked for by name is not worth failing over.
+    fn write_strip(
+        &self,
+        path: &Path,
+        record: &Record,
+        messages: &Messages,
+    ) -> Result<Option<PathBuf>, Failure> {
+        let Some(png) = strip::png(record, &self.source.opened.picture)? else {
+            if self.ask.looks.is_some() {
+                messages.warning("it took no latent step, so there is no look to draw");
+            }
+            return Ok(None);
+        };
+        match files::write(path, &png) {
+            Ok(()) => Ok(Some(path.to_owned())),
+            Err(failure) if self.ask.looks.is_some() => Err(failure),
+            Err(failure) => {
+                let why = failure
+                    .parts
+                    .first()
+                    .map(|part| part.replacen("got", "", 1))
+                    .unwrap_or_default();
+                messages.warning(&format!(
+                    "{}: {}; name a file with --looks, or switch it off with --no-looks",
+                    failure.summary,
+                    why.trim()
+                ));
+                Ok(None)
+            }
+        }
+    }
+
+    fn strip_path(&self, place: Option<usize>) -> Option<PathBuf> {
+        if self.ask.no_looks {
+            return None;
+        }
+        if let Some(path) = &self.ask.looks {
+            return Some(path.clone());
+        }
+        let wanted = place.is_none() && self.ask.questions.is_none() && self.ask.trace.is_none();
+        let stem = self
+            .ask
+            .picture
+            .file_stem()
+            .filter(|_| self.ask.picture != Path::new("-"));
+        let stem = stem.map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
+        wanted.then(|| PathBuf::from(format!("{stem}.looks.png")))
+    }
+
+    fn record(&self) -> Result<Record, Failure> {
+        let seed = self.ask.seed;
+        let thoughts: Vec<&[f32]> = self
+            .answer
+            .looks
+            .iter()
+            .map(|look| &look.thought[..])
+            .collect();
+        // Only the trace shows drawings, and they take longer than the answer.
+        let drawings = match self.ask.trace {
+            Some(_) => draw::thoughts(self.assistant, &thoughts, seed)?,
+            None => Vec::new(),
+        };
+        let (picture, picture_hash) = (&self.source.opened.picture, &self.source.hash[..]);
+        let asked = Asked {
+            picture,
+            picture_hash,
+            question: self.question,
+            seed,
+        };
+        Ok(record(self.assistant, &asked, self.answer, &drawings))
+    }
+}
+
+/// What the answer cost, under the names that every report uses.
+fn cost(answer: &Answer) -> String {
+    let usage = &answer.usage;
+    let appended = match usage.appended_visual_tokens {
+        0 => String::new(),
+        more => format!(", {}", counted(more, "appended visual token")),
+    };
+    format!(
+        "{}, {}, {}{appended}, {}, {:.0} ms",
+        counted(usage.latent_steps, "latent step"),
+        counted(usage.text_tokens, "text token"),
+        counted(usage.refocused_visual_tokens, "refocused visual token"),
+        counted(usage.processed_positions, "processed position"),
+        answer.timing.total,
+    )
+}
+
+/// The answer as one object.
+struct Object<'a> {
+    told: &'a Told<'a>,
+    shown: &'a Shown,
+}
+
+impl Report for Object<'_> {
+    fn text(&self) -> String {
+        self.told.answer.text.clone()
+    }
+
+    fn json(&self) -> Value {
+        let Told {
+            assistant,
+            source,
+            question,
+            answer,
+            ..
+        } = self.told;
+        let picture = &source.opened.picture;
+        let looks: Vec<Value> = answer
+            .looks
+            .iter()
+            .map(|look| {
+                json!({
+                    "selected": look.chosen,
+                    "halt_probability": look.halt_probability,
+                    "gate_mean": look.gate_mean,
+                    "latent_norm": look.latent_norm,
+                    "nearest_words": look.nearest,
+                    "named_words": look.named,
+                    "time_ms": look.time_ms,
+                })
+            })
+            .collect();
+        json!({
+            "question": question,
+            "answer": answer.text,
+            "finish": match answer.finish {
+                Finish::End => "end",
+                Finish::Length => "length",
+                Finish::Context => "context",
+            },
+            "usage": answer.usage,
+            "looks": looks,
+            "grid": answer.grid,
+            "time_ms": answer.timing.total,
+            "timing_ms": answer.timing,
+            "model": {
+                "name": assistant.name(),
+                "weights_hash": assistant.weights_hash,
+                "config_hash": assistant.config_hash,
+            },
+            "picture": {
+                "name": source.name,
+                "width": picture.width,
+                "height": picture.height,
+                "hash": source.hash,
+                "notes": source.opened.notes,
+            },
+            "files": { "looks": self.shown.looks, "trace": self.shown.trace },
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! `lare train`: performs a run, shows how it stands, and ends with a checkpoint when asked to.
+
+use super::Outcome;
+use crate::args::Train;
+use crate::failure::Failure;
+use crate::files;
+use crate::messages::{Messages, Progress, Report};
+use lare_data::{Suite, Tokenizer};
+use lare_infer::Device;
+use lare_train::Config;
+use lare_train::checkpoint::checkpoints;
+use lare_train::metrics::StepRecord;
+use lare_train::run::{Ended, Hooks, Setting, train};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Trains.
+pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
+    let file = args.config.display().to_string();
+    let config = Config::from_toml(&files::text(&args.config, "the run config")?, &file)?;
+    let folder = args
+        .out
+        .clone()
+        .unwrap_or_else(|| Path::new("runs").join(&config.name));
+    refuse_other_runs(&folder, args.resume)?;
+    let text = lare_data::tokenizer::build();
+    let tokenizer = Tokenizer::from_bytes(text.as_bytes())?;
+    check_vocabulary(&config, &tokenizer, &file)?;
+
+    let presses = listen()?;
+    let from = newest_step(&folder).filter(|_| args.resume).unwrap_or(0);
+    let (total, place) = (config.total_steps(), folder.display());
+    messages.note(&match from {
+        0 => format!("{total} steps into {place}"),
+        step => format!("going on from step {step} of {total} in {place}"),
+    });
+    let suite = Suite::new();
+    let setting = Setting {
+        folder: &folder,
+        resume: args.resume,
+        init: args.init.as_deref(),
+        device: Device::Cpu,
+        suite: &suite,
+        tokenizer: (&tokenizer, &text),
+    };
+    let mut watch = Watch {
+        messages,
+        progress: messages.progress("drawing the first pictures", Some(total as u64)),
+        log_every: config.log_every_steps,
+        stop_after: args.stop_after,
+        done: from,
+        presses,
+    };
+    let ended = train(&config, &setting, &mut watch);
+    watch.progress.finish();
+    let interrupted = watch.presses.load(Ordering::Relaxed) > 0;
+    let ending = Ending {
+        ended: ended?,
+        of: total,
+        folder: folder.clone(),
+    };
+    messages.report(&ending)?;
+    // A script must not go on with a model that is not finished because its user pressed Ctrl-C.
+    Ok(if interrupted && !ending.ended.complete {
+        Outcome::Interrupted
+    } else {
+        Outcome::Done
+    })
+}
+
+/// A run goes into an empty folder, or goes on in its own.
+fn refuse_other_runs(folder: &Path, resume: bool) -> Result<(), Failure> {
+    let holds =
+        |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if resume && !folder.is_dir() {
+        let summary = format!("there is no run to resume in `{}`", folder.display());
+        return Err(Failure::new(summary)
+            .part("expected", "the folder of a run")
+            .hint("leave `--resume` out to start one"));
+    }
+    if !resume && holds(folder) {
+        let got = match newest_step(folder) {
+            Some(step) => format!("a run with a checkpoint at step {step}"),
+            None => "a folder with files in it".to_owned(),
+        };
+        let failure = Failure::new(format!("`{}` is taken", folder.display()));
+        return Err(failure
+            .part("expected", "an empty folder, or none")
+            .part("got", got)
+            .hint("pass `--resume` to go on with the run in it, or another folder with `--out`"));
+    }
+    Ok(())
+}
+
+fn newest_step(folder: &Path) -> Option<usize> {
+    checkpoints(folder).last().map(|(step, _)| *step)
+}
+
+fn check_vocabulary(config: &Config, tokenizer: &Tokenizer, file: &str) -> Result<(), Failure> {
+    let (expected, got) = (tokenizer.vocab_size(), config.model.language.vocabulary);
+    if expected == got {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "`model.language.vocabulary` in {file} is not usable"
+    ))
+    .part("expected", format!("{expected}   tokens of the suite"))
+    .part("got", got)
+    .hint(format!("write vocabulary = {expected}")))
+}
+
+/// Counts Ctrl-C; the second one ends the program at once.
+fn listen() -> Result<Arc<AtomicUsize>, Failure> {
+    let presses = Arc::new(AtomicUsize::new(0));
+    let counted = presses.clone();
+    ctrlc::set_handler(move || {
+        if counted.fetch_add(1, Ordering::Relaxed) > 0 {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(presses)
+}
+
+/// Shows how a run stands.
+struct Watch<'a> {
+    messages: &'a Messages,
+    progress: Progress,
+    log_every: usize,
+    stop_after: Option<usize>,
+    done: usize,
+    presses: Arc<AtomicUsize>,
+}
+
+impl Hooks for Watch<'_> {
+    fn step(&mut self, done: usize, of: usize, record: &StepRecord) {
+        self.done = done;
+        self.progress.at(done as u64, status(record));
+        if self.messages.wants_json() && record.step.is_multiple_of(self.log_every) {
+            self.object(line(record, of));
+        }
+    }
+
+    fn validation(&mut self, step: usize, right: &[(String, f64)]) {
+        if right.is_empty() {
+            return;
+        }
+        if self.messages.wants_json() {
+            let shares: serde_json::Map<String, Value> =
+                right.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+            self.object(json!({ "step": step, "validation": shares }));
+        }
+        // `read` stands for the task, `read 1` for its questions of one look.
+        let tasks = right.iter().filter(|(name, _)| !name.contains(' '));
+        let shares: Vec<String> = tasks
+            .map(|(name, share)| format!("{name} {:.1} %", 100.0 * share))
+            .collect();
+        self.progress
+            .note(&format!("validation at step {step}: {}", shares.join(", ")));
+    }
+
+    fn stop(&self) -> bool {
+        self.presses.load(Ordering::Relaxed) > 0
+            || self.stop_after.is_some_and(|last| self.done >= last)
+    }
+}
+
+impl Watch<'_> {
+    /// Training goes on when nobody reads its lines any more.
+    fn object(&self, value: Value) {
+        drop(self.messages.result(&value.to_string()));
+    }
+}
+
+fn status(record: &StepRecord) -> String {
+    let mut parts = vec![record.stage.clone()];
+    parts.extend(
+        record
+            .terms
+            .iter()
+            .map(|(name, value)| format!("{name} {value:.3}")),
+    );
+    parts.extend(
+        record
+            .reading
+            .iter()
+            .map(|(name, share)| format!("{name} {:.0} %", 100.0 * share)),
+    );
+    parts.extend(
+        record
+            .right
+            .map(|share| format!("right {:.0} %", 100.0 * share)),
+    );
+    parts.push(format!("rate {:.1e}", record.rate));
+    if record.rows_per_second > 0.0 {
+        parts.push(format!("{:.0} questions/s", record.rows_per_second));
+    }
+    parts.join("  ")
+}
+
+fn line(record: &StepRecord, of: usize) -> Value {
+    let named = |pairs: &[(&'static str, f64)]| -> serde_json::Map<String, Value> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .collect()
+    };
+    json!({
+        "step": record.step,
+        "of": of,
+        "stage": record.stage,
+        "rate": record.rate,
+        "loss": named(&record.terms),
+        "reading": named(&record.reading),
+        "right": record.right,
+        "gradient_norm": record.gradient_norm,
+        "rows_per_second": record.rows_per_second,
+    })
+}
+
+/// How the run ended.
+struct Ending {
+    ended: Ended,
+    of: usize,
+    folder: PathBuf,
+}
+
+impl Report for Ending {
+    fn text(&self) -> String {
+        let path = self.ended.path.display();
+        match self.ended.complete {
+            true => format!("{path}\nask it with: lare ask PICTURE QUESTION --model {path}"),
+            false => format!(
+                "{path}\nstopped at step {} of {}; go on with --resume --out {}",
+                self.ended.step,
+                self.of,
+                self.folder.display()
+            ),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({ "complete": self.ended.complete, "step": self.ended.step, "of": self.of, "path": self.ended.path })
+    }
+}

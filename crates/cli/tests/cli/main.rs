@@ -1,0 +1,9 @@
+//! Text in, text out: the program as its users run it, with the model inside it.
+
+mod ask;
+mod bad_models;
+mod bad_pictures;
+mod bad_requests;
+mod pages;
+mod support;
+mod train;

@@ -1,0 +1,215 @@
+//! Claims about training, on a model small enough for a test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use candle_core::{Device, Tensor};
+use lare_data::{Suite, Tokenizer};
+use lare_model::{Path as Module, Reasoner};
+use lare_train::batch::{Batch, Feeder};
+use lare_train::config::{LossWeights, Stage};
+use lare_train::loss::{self, LossTerms};
+use lare_train::metrics::StepRecord;
+use lare_train::run::{Ended, Hooks, Setting, train};
+use lare_train::vars::{Vars, dice};
+use lare_train::{Config, Error};
+use std::path::Path;
+use std::sync::LazyLock;
+
+static SUITE: LazyLock<Suite> = LazyLock::new(Suite::new);
+static TOKENIZER: LazyLock<(Tokenizer, String)> = LazyLock::new(|| {
+    let text = lare_data::tokenizer::build();
+    (Tokenizer::from_bytes(text.as_bytes()).unwrap(), text)
+});
+
+fn tiny() -> Config {
+    Config::from_toml(include_str!("tiny.toml"), "tiny.toml").unwrap()
+}
+
+/// Stops after some steps, or never.
+struct StopAfter(usize, std::cell::Cell<usize>);
+
+impl Hooks for StopAfter {
+    fn step(&mut self, done: usize, _: usize, _: &StepRecord) {
+        self.1.set(done);
+    }
+    fn validation(&mut self, _: usize, right: &[(String, f64)]) {
+        assert!(right.iter().all(|(_, share)| (0.0..=1.0).contains(share)));
+    }
+    fn stop(&self) -> bool {
+        self.1.get() >= self.0
+    }
+}
+
+fn go(config: &Config, folder: &Path, resume: bool, stop_after: usize) -> lare_train::Result<Ended> {
+    let setting = Setting {
+        folder,
+        resume,
+        init: None,
+        device: Device::Cpu,
+        suite: &SUITE,
+        tokenizer: (&TOKENIZER.0, &TOKENIZER.1),
+    };
+    train(config, &setting, &mut StopAfter(stop_after, std::cell::Cell::new(0)))
+}
+
+#[test]
+fn a_resumed_run_equals_the_uninterrupted_one_to_the_bit() {
+    let config = tiny();
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert!(go(&config, one.path(), false, usize::MAX).unwrap().complete);
+    // Stopped inside every stage, and at a boundary between two.
+    for stop in [2, 3, 5, 9, 12] {
+        assert!(!go(&config, two.path(), stop > 2, stop).unwrap().complete);
+    }
+    assert!(go(&config, two.path(), true, usize::MAX).unwrap().complete);
+    for file in ["model/model.safetensors", "model/config.toml", "checkpoint-13/optimizer.safetensors"] {
+        let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+        assert!(read(one.path()) == read(two.path()), "{file} differs");
+    }
+    // Rates of work differ; everything else that was logged must not.
+    let lines = |folder: &Path| -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+        let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let mut lines: Vec<_> = text.lines().map(parse).collect();
+        lines.iter_mut().for_each(|line| {
+            line.as_object_mut().unwrap().remove("rows_per_second");
+        });
+        lines
+    };
+    assert_eq!(lines(one.path()), lines(two.path()));
+}
+
+#[test]
+fn a_checkpoint_of_another_config_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    go(&tiny(), folder.path(), false, 2).unwrap();
+    let mut other = tiny();
+    other.optimizer.beta2 = 0.9;
+    let message = go(&other, folder.path(), true, 4).unwrap_err().to_string();
+    assert!(message.contains("the config has changed"), "{message}");
+}
+
+#[test]
+fn a_term_that_is_not_finite_stops_the_run_and_is_named() {
+    let bad = Tensor::new(f32::NAN, &Device::Cpu).unwrap();
+    let terms = LossTerms { focus: Some(bad), ..LossTerms::default() };
+    let error = lare_train::metrics::finite(7, &terms, &weights_of("focus")).unwrap_err();
+    assert!(matches!(&error, Error::NotFinite { step: 7, term: "focus", .. }), "{error}");
+    let mut config = tiny();
+    config.stages[1].rate = 1e30;
+    config.optimizer.clip_norm = 1e30;
+    let folder = tempfile::tempdir().unwrap();
+    let error = go(&config, folder.path(), false, usize::MAX).unwrap_err();
+    assert!(matches!(&error, Error::NotFinite { .. }), "{error}");
+}
+
+#[test]
+fn an_unknown_key_in_a_run_config_is_named() {
+    let text = include_str!("tiny.toml").replace("clip_norm", "clip_norms");
+    let message = Config::from_toml(&text, "x.toml").unwrap_err().to_string();
+    assert!(message.contains("clip_norms") && message.contains("x.toml"), "{message}");
+}
+
+fn weights_of(term: &str) -> LossWeights {
+    let on = |name: &str| if name == term { 1.0 } else { 0.0 };
+    LossWeights {
+        answer: on("answer"),
+        align: on("align"),
+        rec: on("rec"),
+        focus: on("focus"),
+        halt: on("halt"),
+        read: on("read"),
+    }
+}
+
+/// A model with gradients everywhere, and a batch for it.
+fn setup(config: &Config, vars: &Vars) -> Batch {
+    vars.train(&[String::new()]);
+    let model = Reasoner::new(&config.model, Module::root(vars)).unwrap();
+    // Branches that start at nothing would hide mistakes behind them.
+    for (i, (name, var)) in vars.all().into_iter().enumerate() {
+        if var.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap() == 0.0 {
+            let noise = lare_train::vars::normals(&mut dice(1, &name, i as u64), var.elem_count());
+            let noise: Vec<f32> = noise.iter().map(|x| 0.05 * x).collect();
+            var.set(&Tensor::from_vec(noise, var.shape(), &Device::Cpu).unwrap()).unwrap();
+        }
+    }
+    Feeder::new(config, &SUITE, &TOKENIZER.0, Device::Cpu).batch(1, 0, Some(&model)).unwrap()
+}
+
+fn term(config: &Config, vars: &Vars, batch: &Batch, name: &str) -> Tensor {
+    let model = Reasoner::new(&config.model, Module::root(vars)).unwrap();
+    let weights = weights_of(name);
+    let stage = Stage { loss: weights, ..config.stages[1].clone() };
+    let terms = match name {
+        "halt" => loss::halt(&model, batch).unwrap(),
+        _ => loss::reason(&model, batch, &stage, &mut dice(3, "loss", 0)).unwrap().terms,
+    };
+    terms.total(&weights).unwrap()
+}
+
+#[test]
+fn every_loss_term_has_the_gradient_that_finite_differences_give() {
+    let config = tiny();
+    let cases = [
+        ("answer", "language.blocks.0.qkv.weight"),
+        ("answer", "refocus.qformer.blocks.0.cross_memory.weight"),
+        ("align", "semantic.thought.weight"),
+        ("align", "refocus.gate.weight"),
+        ("align", "semantic.log_temperature"),
+        ("rec", "semantic.denoiser.blocks.0.qkv.weight"),
+        ("rec", "refocus.qformer.blocks.0.feed_forward.down.weight"),
+        ("focus", "refocus.query.weight"),
+        ("focus", "refocus.key.weight"),
+        ("halt", "refocus.halt.weight"),
+        ("halt", "refocus.halt.bias"),
+        ("read", "semantic.read.weight"),
+        ("read", "vision.fine_position.weight"),
+    ];
+    for (name, parameter) in cases {
+        let vars = Vars::new(9, Device::Cpu);
+        let batch = setup(&config, &vars);
+        let gradients = term(&config, &vars, &batch, name).backward().unwrap();
+        let (_, var) = vars.all().into_iter().find(|(n, _)| n == parameter).unwrap();
+        let gradient = gradients.get(&var).unwrap_or_else(|| panic!("{name}: no gradient at {parameter}")).clone();
+        let length = gradient.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
+        assert!(length > 1e-6, "{name}: no gradient at {parameter}");
+        // Along the gradient the loss must rise by its length.
+        let start = var.as_tensor().copy().unwrap();
+        let step = 4e-3 / length;
+        let at = |factor: f32| {
+            var.set(&(&start + (&gradient * f64::from(factor * step)).unwrap()).unwrap()).unwrap();
+            term(&config, &vars, &batch, name).to_scalar::<f32>().unwrap()
+        };
+        let slope = (at(1.0) - at(-1.0)) / (2.0 * step * length);
+        let ratio = slope / length;
+        assert!((ratio - 1.0).abs() < 0.06, "{name}, {parameter}: slope {slope}, gradient {length}");
+    }
+}
+
+#[test]
+fn the_total_is_the_weighted_sum_of_the_terms() {
+    let scalar = |x: f32| Some(Tensor::new(x, &Device::Cpu).unwrap());
+    let terms = LossTerms { answer: scalar(2.0), focus: scalar(3.0), read: scalar(5.0), ..LossTerms::default() };
+    let weights = LossWeights { answer: 1.0, align: 9.0, rec: 9.0, focus: 0.5, halt: 9.0, read: 0.1 };
+    let total = terms.total(&weights).unwrap().to_scalar::<f32>().unwrap();
+    assert!((total - 4.0).abs() < 1e-6, "{total}");
+}
+
+#[test]
+fn frozen_parameters_do_not_change() {
+    let mut config = tiny();
+    config.stages.truncate(1);
+    let folder = tempfile::tempdir().unwrap();
+    let ended = go(&config, folder.path(), false, usize::MAX).unwrap();
+    let bytes = std::fs::read(ended.path.join("model.safetensors")).unwrap();
+    let trained = lare_model::Loaded::from_bytes(&bytes, "trained", &Device::Cpu).unwrap();
+    let fresh = Vars::new(config.seed, Device::Cpu);
+    Reasoner::new(&config.model, Module::root(&fresh)).unwrap();
+    for (name, var) in fresh.all() {
+        let moved = (trained.find(&name).unwrap() - var.as_tensor()).unwrap().abs().unwrap().max_all().unwrap();
+        let moved = moved.to_scalar::<f32>().unwrap();
+        let encoder = name.starts_with("vision.fine.") || name.starts_with("vision.coarse.");
+        // f16 rounds by at most one part in 2048.
+        assert_eq!(encoder, moved > 2e-3, "{name} moved by {moved}");
+    }
+}
