@@ -77,15 +77,30 @@ pub struct Ask {
     pub steps: StepCount,
 
     /// With `--steps auto`: the model stops when it is this sure, 0 to 1.
-    #[arg(long, value_name = "P", default_value_t = 0.5)]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.5,
+        allow_negative_numbers = true
+    )]
     pub halt_threshold: f32,
 
     /// 0 says the most likely words; above, words are drawn at random.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub temperature: f32,
 
     /// With a temperature: draw among the likeliest words that together have this probability.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
     pub top_p: f32,
 
     /// Where random draws start; the same seed gives the same answer.

@@ -8,9 +8,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Every error names the thing, what was expected, what was found and the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The model could not be loaded or run.
+    /// The model could not be loaded or run. Boxed, because it is the largest and the others are common.
     #[error(transparent)]
-    Model(#[from] lare_model::Error),
+    Model(Box<lare_model::Error>),
 
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
@@ -100,4 +100,10 @@ pub enum Error {
         /// The value.
         got: f32,
     },
+}
+
+impl From<lare_model::Error> for Error {
+    fn from(error: lare_model::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
 }

@@ -11,7 +11,7 @@
 //!
 //! let assistant = Assistant::from_folder("runs/nano/model".as_ref())?;
 //! let picture = lare_data::image::open("desk.png".as_ref())?;
-//! let question = Question { picture: 0, text: "What is on the cup?", options: Options::of(&assistant) };
+//! let question = Question { picture: 0, text: "What is on the cup?", options: Options::default() };
 //! let batch = Batch { pictures: &[&picture], questions: &[question] };
 //! let answers = session::answer(&assistant, &batch, &mut |_| ())?;
 //! assert_eq!(answers.len(), 1);

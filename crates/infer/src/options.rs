@@ -1,7 +1,7 @@
 //! How a question is answered: steps, sampling, length. What cannot be is refused before anything is computed.
 
 use crate::sampler::Sampling;
-use crate::{Assistant, Error, Result};
+use crate::{Error, Result};
 use lare_model::Config;
 
 /// When a row stops thinking.
@@ -29,10 +29,9 @@ pub struct Options {
     pub nearest_words: usize,
 }
 
-impl Options {
+impl Default for Options {
     /// Stops when the model thinks it is done, says the most likely words, reports five words a thought.
-    #[must_use]
-    pub fn of(_: &Assistant) -> Self {
+    fn default() -> Self {
         Self {
             steps: Steps::Auto { threshold: 0.5 },
             sampling: Sampling::default(),
@@ -40,7 +39,10 @@ impl Options {
             nearest_words: 5,
         }
     }
+}
 
+impl Options {
+    /// Refuses what cannot be.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
         let (most, s) = (config.refocus.max_steps, &self.sampling);
         let fail = |field, expected: String, got: String, hint| {

@@ -78,7 +78,7 @@ mod tests {
         let assistant = tiny::assistant();
         let options = Options {
             steps: Steps::Fixed(3),
-            ..Options::of(&assistant)
+            ..Options::default()
         };
         for (width, height) in [(192, 192), (256, 130), (1, 1), (2000, 40), (333, 777)] {
             let picture = tiny::picture(width, height, 1);

@@ -62,7 +62,7 @@ pub use chosen::chosen_attention;
 pub use cross_entropy::cross_entropy;
 pub use feed_forward::feed_forward;
 pub use linear::linear;
-pub use norm::rms_norm;
+pub use norm::{rms_norm, rms_norm_relu};
 pub use rotary::rotary;
 pub use row::attention_row;
 pub use sight::Sight;

@@ -52,7 +52,7 @@ pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Resul
     for (name, var) in vars.all() {
         weights.insert(name, var.as_tensor().clone());
     }
-    write_tensors(&partial.join("weights.safetensors"), &weights, &BTreeMap::new())?;
+    write_tensors(&partial.join("weights.safetensors"), &weights, None)?;
     let mut moments = BTreeMap::new();
     for ((name, (_, var)), moment) in staged.names.iter().zip(vars.all()).zip(staged.optimizer.state()) {
         let parts = [("first", Some(moment.first)), ("second", Some(moment.second)), ("ema", moment.ema)];
@@ -62,7 +62,7 @@ pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Resul
             }
         }
     }
-    write_tensors(&partial.join("optimizer.safetensors"), &moments, &BTreeMap::new())?;
+    write_tensors(&partial.join("optimizer.safetensors"), &moments, None)?;
     let text = serde_json::to_vec_pretty(state).map_err(|e| failed(e.into()))?;
     write_file(&partial.join("state.json"), &text)?;
     if last.exists() {
@@ -148,14 +148,15 @@ pub fn export(folder: &Path, config: &Config, staged: &Staged, vars: &Vars, toke
         tensors.insert(name, tensor.to_dtype(DType::F16)?);
     }
     std::fs::create_dir_all(folder).map_err(|e| Error::file("write", folder, &e))?;
-    let facts = BTreeMap::from([("config_hash".to_owned(), config_hash(config)?), ("name".to_owned(), config.model.name.clone())]);
-    write_tensors(&folder.join("model.safetensors"), &tensors, &facts)?;
+    // One fact: the file format keeps them in an order that changes from run to run.
+    let facts = Some(("run_config_sha256".to_owned(), config_hash(config)?));
+    write_tensors(&folder.join("model.safetensors"), &tensors, facts)?;
     write_atomically(&folder.join("config.toml"), config.model.to_toml()?.as_bytes())?;
     write_atomically(&folder.join("tokenizer.json"), tokenizer.as_bytes())?;
     Ok(folder.to_owned())
 }
 
-fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, facts: &BTreeMap<String, String>) -> Result<()> {
+fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, fact: Option<(String, String)>) -> Result<()> {
     let mut raw = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
@@ -176,8 +177,7 @@ fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, facts: &BTreeM
     for (name, bytes, dtype, shape) in &raw {
         views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(damaged)?));
     }
-    let facts = (!facts.is_empty()).then(|| facts.clone().into_iter().collect());
-    let bytes = safetensors::serialize(views, facts).map_err(damaged)?;
+    let bytes = safetensors::serialize(views, fact.map(|fact| std::iter::once(fact).collect())).map_err(damaged)?;
     write_file(path, &bytes)
 }
 

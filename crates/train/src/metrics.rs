@@ -154,8 +154,10 @@ fn keep_before(path: &Path, from_step: usize) -> Result<()> {
     for line in BufReader::new(file).lines() {
         let line = line.map_err(|e| Error::file("read", path, &e))?;
         // A line cut short by a kill is no JSON and is dropped too.
-        let step = serde_json::from_str::<Value>(&line).ok().and_then(|v| v["step"].as_u64());
-        if step.is_some_and(|s| (s as usize) < from_step) {
+        let parsed = serde_json::from_str::<Value>(&line).unwrap_or_default();
+        // A validation stands after the steps it counts, and before the checkpoint of the same number.
+        let before = from_step + usize::from(parsed.get("validation").is_some());
+        if parsed["step"].as_u64().is_some_and(|step| (step as usize) < before) {
             kept.push_str(&line);
             kept.push('\n');
         }

@@ -64,11 +64,12 @@ pub fn train(config: &Config, setting: &Setting, hooks: &mut dyn Hooks) -> Resul
         if run.due(config.validate_every_steps) {
             hooks.validation(run.state.step, &run.validate()?);
         }
-        if run.due(config.checkpoint_every_steps) {
-            run.save()?;
-        }
+        // Before the checkpoint: one that says a stage is over would take a step too many when resumed.
         if run.state.step_in_stage == config.stages[run.state.stage].steps {
             run.next_stage()?;
+        }
+        if run.due(config.checkpoint_every_steps) {
+            run.save()?;
         }
     }
     run.end(true)

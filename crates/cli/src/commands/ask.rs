@@ -25,7 +25,7 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
         messages.warning(&format!("{}: {note}", source.name));
     }
     let assistant = assistant(ask.model.as_deref())?;
-    let options = options(ask, &assistant);
+    let options = options(ask);
     let picture = &source.opened.picture;
     let all: Vec<Question> = questions
         .iter()
@@ -90,7 +90,7 @@ fn questions(ask: &Ask) -> Result<Vec<String>, Failure> {
     Ok(questions)
 }
 
-fn options(ask: &Ask, assistant: &Assistant) -> Options {
+fn options(ask: &Ask) -> Options {
     Options {
         steps: match ask.steps {
             StepCount::Auto => Steps::Auto {
@@ -104,7 +104,7 @@ fn options(ask: &Ask, assistant: &Assistant) -> Options {
             seed: ask.seed,
         },
         max_tokens: ask.max_tokens,
-        ..Options::of(assistant)
+        ..Options::default()
     }
 }
 

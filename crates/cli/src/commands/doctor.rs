@@ -295,7 +295,7 @@ fn answered(
     let question = Question {
         picture: 0,
         text,
-        options: Options::of(assistant),
+        options: Options::default(),
     };
     let batch = Batch {
         pictures: &[picture],

@@ -16,7 +16,13 @@ pub fn run(report: &args::Report, messages: &Messages) -> Result<Outcome, Failur
     } else {
         report.trace.clone()
     };
-    let record = Record::from_json(&files::text(&file, "the trace")?)?;
+    let text = files::text(&file, "the trace")?;
+    let in_file = |error| {
+        let mut failure = Failure::from(error);
+        failure.parts.insert(0, format!("file      {}", file.display()));
+        failure
+    };
+    let record = Record::from_json(&text).map_err(in_file)?;
     let mut written = None;
     if let (Some(path), Some(out)) = (&report.picture, &report.out) {
         let source = files::picture(path)?;

@@ -186,6 +186,32 @@ fn a_trace_can_be_drawn_again_without_the_model() {
 }
 
 #[test]
+fn every_question_of_a_file_has_a_trace_of_its_own() {
+    let place = place();
+    place.file("questions.txt", b"Where is the cat?\nWhere is the dog?\n");
+    let arguments = [
+        "ask",
+        "desk.png",
+        "--questions",
+        "questions.txt",
+        "--trace",
+        "traces",
+        "--steps",
+        "1",
+    ];
+    assert_eq!(place.run(&arguments).code, 0);
+    for (folder, question) in [
+        ("traces/1", "Where is the cat?"),
+        ("traces/2", "Where is the dog?"),
+    ] {
+        assert_eq!(
+            place.run(&["report", folder, "--json"]).json()["question"],
+            question
+        );
+    }
+}
+
+#[test]
 fn another_picture_is_noticed_by_the_report() {
     let place = place();
     assert_eq!(

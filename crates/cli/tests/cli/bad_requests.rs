@@ -19,7 +19,7 @@ fn place() -> Place {
     let place = Place::new();
     place.file("desk.png", &png(64, 64));
     place.file("none.txt", b"\n  \n");
-    place.file("taken", b"a file");
+    place.file("taken", b"{");
     place
 }
 

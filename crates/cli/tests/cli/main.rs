@@ -1,4 +1,5 @@
 //! Text in, text out: the program as its users run it, with the model inside it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod ask;
 mod bad_models;

@@ -120,6 +120,48 @@ fn a_run_that_was_stopped_on_purpose_goes_on_to_the_same_bits() {
     assert_eq!(place.run(&["inspect", &model]).code, 0);
 }
 
+/// What a kill leaves when it comes after checkpoint 3 and before the next one. Step 3 ends a stage.
+#[test]
+fn a_run_killed_after_the_end_of_a_stage_resumes_to_the_same_bits() {
+    let place = place();
+    assert_eq!(place.run(&["train", "tiny.toml", "--out", "whole"]).code, 0);
+    let stopped = place.run(&["train", "tiny.toml", "--out", "killed", "--stop-after", "4"]);
+    assert_eq!(stopped.code, 0, "{}", stopped.err);
+    fs::remove_dir_all(place.path().join("killed/checkpoint-4")).unwrap();
+    // A run that misses the end of its stage would never end.
+    let limit = ["--stop-after", "40"];
+    let ran = place.run(
+        &[
+            &["train", "tiny.toml", "--out", "killed", "--resume"][..],
+            &limit,
+        ]
+        .concat(),
+    );
+    assert!(
+        ran.code == 0 && ran.err.contains("going on from step 3"),
+        "{}",
+        ran.err
+    );
+    assert!(!ran.out.contains("stopped at step"), "{}", ran.out);
+    assert!(weights(&place, "whole") == weights(&place, "killed"));
+}
+
+/// What a kill leaves when it comes while the finished model is written.
+#[test]
+fn a_run_killed_while_it_writes_its_model_writes_the_same_bits_when_resumed() {
+    let place = place();
+    assert_eq!(place.run(&["train", "tiny.toml", "--out", "run"]).code, 0);
+    let whole = weights(&place, "run");
+    fs::remove_dir_all(place.path().join("run/model")).unwrap();
+    assert_eq!(
+        place
+            .run(&["train", "tiny.toml", "--out", "run", "--resume"])
+            .code,
+        0
+    );
+    assert!(whole == weights(&place, "run"));
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_a_checkpoint_and_exit_code_130() {

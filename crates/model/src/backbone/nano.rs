@@ -95,7 +95,7 @@ impl Conv {
         let (s, h, w, _) = x.dims4()?;
         let out = |n: usize| (n + 2 * self.pad - self.side) / self.stride + 1;
         let y = self.linear.forward(&kernels::windows(x, self.side, self.stride, self.pad)?)?;
-        Ok(self.norm.forward(&y)?.relu()?.reshape((s, out(h), out(w), ()))?)
+        Ok(self.norm.forward_relu(&y)?.reshape((s, out(h), out(w), ()))?)
     }
 }
 
