@@ -35,17 +35,10 @@ impl Exceptions {
 
     /// What is left to complain about: unexcused violations, empty reasons, needless exceptions.
     pub fn apply(&self, found: Vec<Violation>) -> Vec<Violation> {
-        let needless = self
-            .exception
-            .iter()
-            .filter(|exception| !found.iter().any(|one| exception.excuses(one)));
+        let needless = self.exception.iter().filter(|exception| !found.iter().any(|one| exception.excuses(one)));
         let mut own: Vec<Violation> = needless.map(Exception::needless).collect();
         own.extend(self.exception.iter().filter_map(Exception::unreasoned));
-        let excused = |one: &Violation| {
-            self.exception
-                .iter()
-                .any(|exception| exception.excuses(one))
-        };
+        let excused = |one: &Violation| self.exception.iter().any(|exception| exception.excuses(one));
         let mut left: Vec<Violation> = found.into_iter().filter(|one| !excused(one)).collect();
         left.append(&mut own);
         left
@@ -54,17 +47,11 @@ impl Exceptions {
 
 impl Exception {
     fn excuses(&self, one: &Violation) -> bool {
-        self.rule == one.rule
-            && self.path == one.path
-            && (self.name.is_none() || self.name == one.name)
+        self.rule == one.rule && self.path == one.path && (self.name.is_none() || self.name == one.name)
     }
 
     fn needless(&self) -> Violation {
-        self.violation(
-            "no violation that it excuses",
-            "one or more",
-            "remove the exception",
-        )
+        self.violation("no violation that it excuses", "one or more", "remove the exception")
     }
 
     fn unreasoned(&self) -> Option<Violation> {
@@ -84,12 +71,7 @@ impl Exception {
             line: 1,
             rule: "exception",
             name: None,
-            what: format!(
-                "{} for {} {}",
-                self.rule,
-                self.path,
-                self.name.as_deref().unwrap_or("(whole file)")
-            ),
+            what: format!("{} for {} {}", self.rule, self.path, self.name.as_deref().unwrap_or("(whole file)")),
             got: got.to_owned(),
             limit: limit.to_owned(),
             way_out,
@@ -139,11 +121,7 @@ mod tests {
     #[test]
     fn an_exception_needs_a_reason() {
         let left = exceptions("long", "later").apply(vec![too_long("long")]);
-        assert!(
-            left[0].to_string().contains("got reason `later`"),
-            "{}",
-            left[0]
-        );
+        assert!(left[0].to_string().contains("got reason `later`"), "{}", left[0]);
         assert!(Exceptions::parse("[[exception]]\nrule = \"arguments\"\npath = \"a.rs\"").is_err());
     }
 }

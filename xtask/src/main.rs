@@ -5,11 +5,7 @@
 //!
 //! `cargo test` runs the same checks through the test at the end of this file.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a developer's tool: printing is its job"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool: printing is its job")]
 
 mod exceptions;
 mod rules;
@@ -28,9 +24,7 @@ fn main() -> ExitCode {
     let done = match command.as_str() {
         // A tree that does not build can still be untidy: the other rules need no binary.
         "tidy" => tidy(&root(), docs::build(&root()).ok().as_deref()),
-        "docs" => docs::build(&root())
-            .and_then(|binary| docs::write(&root(), &binary))
-            .map(|()| true),
+        "docs" => docs::build(&root()).and_then(|binary| docs::write(&root(), &binary)).map(|()| true),
         _ => {
             eprintln!("usage: cargo xtask tidy | docs");
             return ExitCode::from(2);
@@ -48,10 +42,7 @@ fn main() -> ExitCode {
 
 /// The workspace's root: this crate lies directly in it.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_owned)
-        .unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// Checks everything, prints what is wrong, and returns whether nothing was.
@@ -75,11 +66,7 @@ fn tidy(root: &Path, binary: Option<&Path>) -> Result<bool, Box<dyn Error>> {
     for violation in &left {
         println!("{violation}");
     }
-    println!(
-        "tidy: {} files, {} violations",
-        tree.files.len(),
-        left.len()
-    );
+    println!("tidy: {} files, {} violations", tree.files.len(), left.len());
     Ok(left.is_empty())
 }
 
@@ -90,9 +77,6 @@ mod tests {
     #[test]
     fn the_tree_is_tidy() {
         let binary = docs::beside_this_test();
-        assert!(
-            tidy(&root(), binary.as_deref()).unwrap(),
-            "run `cargo xtask tidy` for the list"
-        );
+        assert!(tidy(&root(), binary.as_deref()).unwrap(), "run `cargo xtask tidy` for the list");
     }
 }

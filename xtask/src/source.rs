@@ -91,14 +91,8 @@ impl Source {
     fn test_module_paths(&self) -> Vec<String> {
         let stem = self.path.trim_end_matches(".rs");
         let roots = ["/lib", "/main", "/mod"];
-        let folder = roots
-            .iter()
-            .find_map(|root| stem.strip_suffix(root))
-            .unwrap_or(stem);
-        self.test_modules
-            .iter()
-            .map(|name| format!("{folder}/{name}.rs"))
-            .collect()
+        let folder = roots.iter().find_map(|root| stem.strip_suffix(root)).unwrap_or(stem);
+        self.test_modules.iter().map(|name| format!("{folder}/{name}.rs")).collect()
     }
 
     /// What the file is for.
@@ -122,9 +116,7 @@ impl Source {
 
     /// Number of lines that are not test code.
     pub fn shipped_lines(&self) -> usize {
-        (1..=self.text.lines().count())
-            .filter(|&line| !self.in_test(line))
-            .count()
+        (1..=self.text.lines().count()).filter(|&line| !self.in_test(line)).count()
     }
 }
 
@@ -169,12 +161,7 @@ impl<'ast> Visit<'ast> for Finder {
         };
         if !self.note(attributes, item) {
             visit::visit_item(self, item);
-        } else if let Item::Mod(ItemMod {
-            content: None,
-            ident,
-            ..
-        }) = item
-        {
+        } else if let Item::Mod(ItemMod { content: None, ident, .. }) = item {
             self.modules.push(ident.to_string());
         }
     }
@@ -233,10 +220,7 @@ mod tests {
     #[test]
     fn a_test_module_in_a_file_of_its_own_is_test_code() {
         let declaring = "#[cfg(test)]\nmod check;\nmod shipped;\n";
-        for (parent, child) in [
-            ("src/lib.rs", "src/check.rs"),
-            ("src/nn.rs", "src/nn/check.rs"),
-        ] {
+        for (parent, child) in [("src/lib.rs", "src/check.rs"), ("src/nn.rs", "src/nn/check.rs")] {
             let path = |name: &str| format!("crates/a/{name}");
             let mut sources = [
                 Source::parse(&path(parent), declaring).unwrap(),
@@ -245,23 +229,14 @@ mod tests {
             ];
             mark_test_modules(&mut sources);
             let roles = sources.map(|source| source.role());
-            assert_eq!(
-                roles,
-                [Role::Shipped, Role::Test, Role::Shipped],
-                "{parent}"
-            );
+            assert_eq!(roles, [Role::Shipped, Role::Test, Role::Shipped], "{parent}");
         }
     }
 
     #[test]
     fn code_for_anything_but_tests_is_shipped() {
         let text = "#[cfg(not(test))]\nfn shipped() {}\n#[cfg(feature = \"cuda\")]\nfn also() {}\n";
-        assert!(
-            Source::parse("crates/a/src/lib.rs", text)
-                .unwrap()
-                .tests
-                .is_empty()
-        );
+        assert!(Source::parse("crates/a/src/lib.rs", text).unwrap().tests.is_empty());
     }
 
     #[test]

@@ -21,9 +21,7 @@ pub struct File {
 }
 
 /// Endings of the files whose text is read.
-const READ: [&str; 11] = [
-    "rs", "md", "toml", "sh", "py", "snap", "txt", "yml", "css", "js", "run",
-];
+const READ: [&str; 11] = ["rs", "md", "toml", "sh", "py", "snap", "txt", "yml", "css", "js", "run"];
 
 impl Tree {
     /// Walks the folder, without build outputs and what `.gitignore` names.
@@ -56,20 +54,9 @@ impl Tree {
 
 impl File {
     fn read(root: &Path, path: &Path, bytes: u64) -> Self {
-        let relative = path
-            .strip_prefix(root)
-            .unwrap_or(path)
-            .to_string_lossy()
-            .replace('\\', "/");
+        let relative = path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('\\', "/");
         let ending = relative.rsplit(['.', '/']).next().unwrap_or_default();
-        let text = READ
-            .contains(&ending)
-            .then(|| fs::read_to_string(path).ok())
-            .flatten();
-        Self {
-            path: relative,
-            bytes,
-            text,
-        }
+        let text = READ.contains(&ending).then(|| fs::read_to_string(path).ok()).flatten();
+        Self { path: relative, bytes, text }
     }
 }

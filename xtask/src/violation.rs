@@ -25,19 +25,7 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        let Self {
-            path,
-            line,
-            rule,
-            what,
-            got,
-            limit,
-            way_out,
-            ..
-        } = self;
-        write!(
-            out,
-            "{path}:{line}: {rule}: {what}, got {got}, limit {limit}; {way_out}"
-        )
+        let Self { path, line, rule, what, got, limit, way_out, .. } = self;
+        write!(out, "{path}:{line}: {rule}: {what}, got {got}, limit {limit}; {way_out}")
     }
 }

@@ -53,9 +53,7 @@ pub enum Command {
 
 /// `lare ask`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example: lare ask examples/desk.png \"What is written on the object left of the cat?\""
-)]
+#[command(after_help = "Example: lare ask examples/desk.png \"What is written on the object left of the cat?\"")]
 pub struct Ask {
     /// The picture: PNG, JPEG, GIF, WebP or BMP; `-` reads it from standard input.
     pub picture: PathBuf,
@@ -77,30 +75,15 @@ pub struct Ask {
     pub steps: StepCount,
 
     /// With `--steps auto`: the model stops when it is this sure, 0 to 1.
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.5,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true)]
     pub halt_threshold: f32,
 
     /// 0 says the most likely words; above, words are drawn at random.
-    #[arg(
-        long,
-        value_name = "T",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
 
     /// With a temperature: draw among the likeliest words that together have this probability.
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
 
     /// Where random draws start; the same seed gives the same answer.
@@ -128,9 +111,7 @@ pub struct Ask {
 
 /// `lare train`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Ctrl-C ends the run with a checkpoint and exit code 130; pressed again, it ends at once."
-)]
+#[command(after_help = "Ctrl-C ends the run with a checkpoint and exit code 130; pressed again, it ends at once.")]
 pub struct Train {
     /// The run config, for example configs/nano.toml.
     pub config: PathBuf,
@@ -247,10 +228,7 @@ impl std::str::FromStr for StepCount {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => text
-                .parse()
-                .map(Self::Fixed)
-                .map_err(|_| "expected a number of steps, or `auto`".to_owned()),
+            _ => text.parse().map(Self::Fixed).map_err(|_| "expected a number of steps, or `auto`".to_owned()),
         }
     }
 }
@@ -269,11 +247,7 @@ mod tests {
     fn steps_are_a_number_or_auto() {
         assert_eq!(
             ["auto", "0", "4"].map(|t| t.parse()),
-            [
-                Ok(StepCount::Auto),
-                Ok(StepCount::Fixed(0)),
-                Ok(StepCount::Fixed(4))
-            ]
+            [Ok(StepCount::Auto), Ok(StepCount::Fixed(0)), Ok(StepCount::Fixed(4))]
         );
         assert!("many".parse::<StepCount>().is_err());
     }

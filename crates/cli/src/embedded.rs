@@ -11,10 +11,5 @@ const TOKENIZER: &[u8] = include_bytes!("../../../weights/nano/tokenizer.json");
 
 /// Its files, as a model folder has them.
 pub fn files() -> Files<'static> {
-    Files {
-        place: NAME,
-        config: CONFIG,
-        weights: WEIGHTS,
-        tokenizer: TOKENIZER,
-    }
+    Files { place: NAME, config: CONFIG, weights: WEIGHTS, tokenizer: TOKENIZER }
 }

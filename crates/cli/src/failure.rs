@@ -17,11 +17,7 @@ pub struct Failure {
 impl Failure {
     /// Names the thing.
     pub fn new(summary: impl Display) -> Self {
-        Self {
-            summary: summary.to_string(),
-            parts: Vec::new(),
-            hint: None,
-        }
+        Self { summary: summary.to_string(), parts: Vec::new(), hint: None }
     }
 
     /// Adds a part, such as `expected` or `got`.
@@ -32,10 +28,7 @@ impl Failure {
 
     /// Names the way out.
     pub fn hint(self, hint: impl Display) -> Self {
-        Self {
-            hint: Some(hint.to_string()),
-            ..self
-        }
+        Self { hint: Some(hint.to_string()), ..self }
     }
 
     /// The same as an object: `message`, `parts` by name where they have one, `hint`.
@@ -43,10 +36,7 @@ impl Failure {
         let mut parts = Map::new();
         let mut details = Vec::new();
         for part in &self.parts {
-            match part
-                .split_once("  ")
-                .filter(|(name, _)| !name.contains(' '))
-            {
+            match part.split_once("  ").filter(|(name, _)| !name.contains(' ')) {
                 Some((name, value)) => drop(parts.insert(name.into(), json!(value.trim()))),
                 None => details.push(part.clone()),
             }
@@ -68,14 +58,8 @@ impl<E: std::error::Error> From<E> for Failure {
         };
         let mut lines = above.lines();
         let summary = lines.next().unwrap_or_default().to_owned();
-        let parts = lines
-            .map(|line| line.strip_prefix("  ").unwrap_or(line).to_owned())
-            .collect();
-        Self {
-            summary,
-            parts,
-            hint,
-        }
+        let parts = lines.map(|line| line.strip_prefix("  ").unwrap_or(line).to_owned()).collect();
+        Self { summary, parts, hint }
     }
 }
 
@@ -85,25 +69,14 @@ mod tests {
 
     #[test]
     fn a_librarys_error_keeps_its_parts() {
-        let failure = Failure::from(std::io::Error::other(
-            "`x` is wrong\n  expected  1\n  got       2\n\nhint: say 1",
-        ));
-        let by_hand = Failure::new("`x` is wrong")
-            .part("expected", 1)
-            .part("got", 2)
-            .hint("say 1");
+        let failure = Failure::from(std::io::Error::other("`x` is wrong\n  expected  1\n  got       2\n\nhint: say 1"));
+        let by_hand = Failure::new("`x` is wrong").part("expected", 1).part("got", 2).hint("say 1");
         assert_eq!(failure, by_hand);
     }
 
     #[test]
     fn parts_have_their_names_in_json() {
-        let json = Failure::new("x")
-            .part("expected", "a  b")
-            .part("got", 2)
-            .json();
-        assert_eq!(
-            json["error"]["parts"],
-            json!({ "expected": "a  b", "got": "2" })
-        );
+        let json = Failure::new("x").part("expected", "a  b").part("got", 2).json();
+        assert_eq!(json["error"]["parts"], json!({ "expected": "a  b", "got": "2" }));
     }
 }

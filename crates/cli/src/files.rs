@@ -23,33 +23,20 @@ pub fn picture(path: &Path) -> Result<Source, Failure> {
         (name.clone(), limited(io::stdin().lock(), &name)?)
     } else {
         let name = path.display().to_string();
-        let file = File::open(path).map_err(|source| ImageError::Read {
-            name: name.clone(),
-            source,
-        })?;
+        let file = File::open(path).map_err(|source| ImageError::Read { name: name.clone(), source })?;
         (name.clone(), limited(file, &name)?)
     };
     let opened = decode_noted(&bytes, &name)?;
-    Ok(Source {
-        name,
-        opened,
-        hash: lare_infer::load::sha256(&bytes),
-    })
+    Ok(Source { name, opened, hash: lare_infer::load::sha256(&bytes) })
 }
 
 /// Reads no more than a picture may have, whatever the file claims or goes on giving.
 fn limited(from: impl Read, name: &str) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     let read = from.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
-    read.map_err(|source| ImageError::Read {
-        name: name.into(),
-        source,
-    })?;
+    read.map_err(|source| ImageError::Read { name: name.into(), source })?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(ImageError::TooLarge {
-            name: name.into(),
-            got: format!("more than {MAX_FILE_BYTES} bytes"),
-        });
+        return Err(ImageError::TooLarge { name: name.into(), got: format!("more than {MAX_FILE_BYTES} bytes") });
     }
     Ok(bytes)
 }
@@ -61,9 +48,7 @@ pub fn text(path: &Path, what: &str) -> Result<String, Failure> {
             ErrorKind::InvalidData => "it is not UTF-8 text: was another file meant?",
             _ => "check the path and its permissions",
         };
-        Failure::new(format!("{what} `{}` cannot be read", path.display()))
-            .part("got", error)
-            .hint(hint)
+        Failure::new(format!("{what} `{}` cannot be read", path.display())).part("got", error).hint(hint)
     })
 }
 
@@ -74,10 +59,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
     let written = if special {
-        File::options()
-            .write(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(bytes))
+        File::options().write(true).open(path).and_then(|mut file| file.write_all(bytes))
     } else {
         fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path))
     };
@@ -90,21 +72,13 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 /// Says what could not be written, and what helps.
 pub fn could_not_write(path: &Path, error: &io::Error) -> Failure {
     let hint = match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "free some space, or name a file on another disk"
-        }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "name a folder that you may write to"
-        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, or name a file on another disk",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "name a folder that you may write to",
         ErrorKind::NotFound => "create the folder first, or name another",
-        ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
-            "name another file: a part of this path is taken"
-        }
+        ErrorKind::NotADirectory | ErrorKind::IsADirectory => "name another file: a part of this path is taken",
         _ => "name another file",
     };
-    Failure::new(format!("`{}` cannot be written", path.display()))
-        .part("got", error)
-        .hint(hint)
+    Failure::new(format!("`{}` cannot be written", path.display())).part("got", error).hint(hint)
 }
 
 #[cfg(test)]
@@ -118,10 +92,7 @@ mod tests {
         assert!(write(&folder.path().join("taken"), b"x").is_err());
         assert!(write(&folder.path().join("no/such/folder"), b"x").is_err());
         write(&folder.path().join("new"), b"x").unwrap();
-        let mut names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["new", "taken"]);
     }

@@ -33,11 +33,7 @@ impl Messages {
     pub fn new(json: bool) -> Self {
         let terminal = io::stderr().is_terminal();
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            json,
-            colour: terminal && !plain,
-            live: terminal && !json,
-        }
+        Self { json, colour: terminal && !plain, live: terminal && !json }
     }
 
     /// Whether results are JSON.
@@ -87,25 +83,17 @@ impl Messages {
     /// Without `total` the bar only turns.
     pub fn progress(&self, what: &str, total: Option<u64>) -> Progress {
         let bar = match total {
-            Some(total) => ProgressBar::new(total).with_style(style(
-                "{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}",
-            )),
+            Some(total) => {
+                ProgressBar::new(total).with_style(style("{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}"))
+            }
             None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}  {elapsed}")),
         };
-        bar.set_draw_target(if self.live {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        });
+        bar.set_draw_target(if self.live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
         bar.set_message(what.to_owned());
         if self.live {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
-        Progress {
-            bar,
-            lines: !self.live && !self.json,
-            last_line: None,
-        }
+        Progress { bar, lines: !self.live && !self.json, last_line: None }
     }
 
     fn rendered(&self, failure: &Failure) -> String {
@@ -120,11 +108,7 @@ impl Messages {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -139,15 +123,9 @@ impl Progress {
     /// So much is done, and this is how it stands.
     pub fn at(&mut self, done: u64, status: impl Into<String>) {
         let status = status.into();
-        let due = self
-            .last_line
-            .is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if self.lines && due {
-            let of = self
-                .bar
-                .length()
-                .map(|total| format!("{done}/{total}  "))
-                .unwrap_or_default();
+            let of = self.bar.length().map(|total| format!("{done}/{total}  ")).unwrap_or_default();
             say(&format!("{of}{status}"));
             self.last_line = Some(Instant::now());
         }
@@ -195,36 +173,20 @@ fn given(written: io::Result<()>) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    const PLAIN: Messages = Messages {
-        json: false,
-        colour: false,
-        live: false,
-    };
+    const PLAIN: Messages = Messages { json: false, colour: false, live: false };
 
     #[test]
     fn an_error_names_the_thing_its_parts_and_the_way_out() {
-        let failure = Failure::new("`x` is wrong")
-            .part("expected", 1)
-            .part("got", 2)
-            .hint("say 1");
-        assert_eq!(
-            PLAIN.rendered(&failure),
-            "error: `x` is wrong\n  expected  1\n  got       2\n\nhint: say 1"
-        );
+        let failure = Failure::new("`x` is wrong").part("expected", 1).part("got", 2).hint("say 1");
+        assert_eq!(PLAIN.rendered(&failure), "error: `x` is wrong\n  expected  1\n  got       2\n\nhint: say 1");
     }
 
     #[test]
     fn colour_adds_nothing_but_colour() {
         let failure = Failure::new("`x` is wrong").hint("say 1");
-        let painted = Messages {
-            colour: true,
-            ..PLAIN
-        }
-        .rendered(&failure);
-        let bare: String = painted
-            .split('\x1b')
-            .map(|part| part.split_once('m').map_or(part, |(_, text)| text))
-            .collect();
+        let painted = Messages { colour: true, ..PLAIN }.rendered(&failure);
+        let bare: String =
+            painted.split('\x1b').map(|part| part.split_once('m').map_or(part, |(_, text)| text)).collect();
         assert_eq!(bare, PLAIN.rendered(&failure));
     }
 
@@ -241,11 +203,6 @@ mod tests {
             progress.at(1, "half way");
             progress.finish();
         }
-        assert!(
-            ProgressStyle::with_template(
-                "{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}"
-            )
-            .is_ok()
-        );
+        assert!(ProgressStyle::with_template("{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}").is_ok());
     }
 }

@@ -13,11 +13,7 @@ const GAP_PX: usize = 8;
 
 /// The strip as PNG; `None` for an answer without looks.
 pub fn png(record: &Record, picture: &Picture) -> Result<Option<Vec<u8>>, Failure> {
-    let shown = PictureRef {
-        width: picture.width as u32,
-        height: picture.height as u32,
-        rgb: &picture.rgb,
-    };
+    let shown = PictureRef { width: picture.width as u32, height: picture.height as u32, rgb: &picture.rgb };
     let mut panels = Vec::with_capacity(record.steps.len());
     for png in render::heatmap::pngs(record, shown)? {
         panels.push(shrunk(&lare_data::image::decode(&png, "panel")?));
@@ -34,32 +30,21 @@ fn shrunk(panel: &Picture) -> Picture {
     if factor == 1 {
         return panel.clone();
     }
-    let (width, height) = (
-        (panel.width / factor).max(1),
-        (panel.height / factor).max(1),
-    );
+    let (width, height) = ((panel.width / factor).max(1), (panel.height / factor).max(1));
     let mut rgb = Vec::with_capacity(width * height * 3);
     for (row, col, channel) in places(height, width) {
         let at = |y: usize, x: usize| {
-            let (y, x) = (
-                (row * factor + y).min(panel.height - 1),
-                (col * factor + x).min(panel.width - 1),
-            );
+            let (y, x) = ((row * factor + y).min(panel.height - 1), (col * factor + x).min(panel.width - 1));
             usize::from(panel.rgb[(y * panel.width + x) * 3 + channel])
         };
-        let sum: usize = (0..factor)
-            .flat_map(|y| (0..factor).map(move |x| (y, x)))
-            .map(|(y, x)| at(y, x))
-            .sum();
+        let sum: usize = (0..factor).flat_map(|y| (0..factor).map(move |x| (y, x))).map(|(y, x)| at(y, x)).sum();
         rgb.push((sum / (factor * factor)) as u8);
     }
     Picture { width, height, rgb }
 }
 
 fn places(height: usize, width: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..height).flat_map(move |row| {
-        (0..width).flat_map(move |col| (0..3).map(move |channel| (row, col, channel)))
-    })
+    (0..height).flat_map(move |row| (0..width).flat_map(move |col| (0..3).map(move |channel| (row, col, channel))))
 }
 
 /// Panels of one size on white.
@@ -69,11 +54,7 @@ fn side_by_side(panels: &[Picture]) -> Option<Picture> {
     let rows = panels.len().div_ceil(COLUMNS);
     let width = columns * (first.width + GAP_PX) - GAP_PX;
     let height = rows * (first.height + GAP_PX) - GAP_PX;
-    let mut strip = Picture {
-        width,
-        height,
-        rgb: vec![255; width * height * 3],
-    };
+    let mut strip = Picture { width, height, rgb: vec![255; width * height * 3] };
     for (place, panel) in panels.iter().enumerate() {
         let left = place % COLUMNS * (first.width + GAP_PX);
         let top = place / COLUMNS * (first.height + GAP_PX);
@@ -92,11 +73,7 @@ mod tests {
     #[test]
     fn the_strip_has_a_panel_for_each_look_in_the_pictures_shape() {
         let (record, rgb) = lare_trace::example::wide();
-        let picture = Picture {
-            width: 640,
-            height: 384,
-            rgb,
-        };
+        let picture = Picture { width: 640, height: 384, rgb };
         let strip = png(&record, &picture).unwrap().unwrap();
         let strip = lare_data::image::decode(&strip, "strip").unwrap();
         let panel = (strip.width - 2 * GAP_PX) / 3;
@@ -105,11 +82,7 @@ mod tests {
 
     #[test]
     fn more_than_four_looks_go_on_below() {
-        let panel = Picture {
-            width: 10,
-            height: 6,
-            rgb: vec![1; 180],
-        };
+        let panel = Picture { width: 10, height: 6, rgb: vec![1; 180] };
         let strip = side_by_side(&vec![panel; 6]).unwrap();
         assert_eq!((strip.width, strip.height), (4 * 18 - 8, 2 * 14 - 8));
     }
@@ -117,17 +90,6 @@ mod tests {
     #[test]
     fn an_answer_without_looks_has_no_strip() {
         let (record, rgb) = lare_trace::example::without_steps();
-        assert_eq!(
-            png(
-                &record,
-                &Picture {
-                    width: 448,
-                    height: 448,
-                    rgb
-                }
-            )
-            .unwrap(),
-            None
-        );
+        assert_eq!(png(&record, &Picture { width: 448, height: 448, rgb }).unwrap(), None);
     }
 }

@@ -120,32 +120,17 @@ fn hint(error: &io::Error) -> &'static str {
 /// Attaches what was being done to an error of the operating system.
 fn doing(action: &'static str, path: &Path) -> impl Fn(io::Error) -> ExportError + use<> {
     let path = path.to_owned();
-    move |source| ExportError::Io {
-        action,
-        path: path.clone(),
-        source,
-    }
+    move |source| ExportError::Io { action, path: path.clone(), source }
 }
 
 impl Selection {
     fn check(&self, path: &Path) -> Result<(), ExportError> {
         if self.tasks.is_empty() || self.count == 0 {
             let (tasks, count) = (self.tasks.len(), self.count);
-            return Err(ExportError::Nothing {
-                path: path.to_owned(),
-                tasks,
-                count,
-            });
+            return Err(ExportError::Nothing { path: path.to_owned(), tasks, count });
         }
         let got = if path.is_dir() { "a folder" } else { "a file" };
-        if path.symlink_metadata().is_ok() {
-            Err(ExportError::Exists {
-                path: path.to_owned(),
-                got,
-            })
-        } else {
-            Ok(())
-        }
+        if path.symlink_metadata().is_ok() { Err(ExportError::Exists { path: path.to_owned(), got }) } else { Ok(()) }
     }
 
     fn total(&self) -> u64 {
@@ -159,18 +144,14 @@ impl Selection {
         mut write: impl FnMut(&Sample, &[u8]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let end = self.first + self.count;
-        let wanted: Vec<(Task, u64)> = self
-            .tasks
-            .iter()
-            .flat_map(|&task| (self.first..end).map(move |index| (task, index)))
-            .collect();
+        let wanted: Vec<(Task, u64)> =
+            self.tasks.iter().flat_map(|&task| (self.first..end).map(move |index| (task, index))).collect();
         for chunk in wanted.chunks(CHUNK) {
             let made: Result<Vec<_>, ExportError> = chunk
                 .par_iter()
                 .map(|&(task, index)| {
                     let sample = suite.sample(self.split, task, index);
-                    let png = png(&sample.picture)
-                        .map_err(|reason| encode_error(&sample, "PNG", reason))?;
+                    let png = png(&sample.picture).map_err(|reason| encode_error(&sample, "PNG", reason))?;
                     Ok((sample, png))
                 })
                 .collect();
@@ -183,20 +164,13 @@ impl Selection {
 }
 
 fn encode_error(sample: &Sample, format: &'static str, reason: impl ToString) -> ExportError {
-    ExportError::Encode {
-        id: id(sample),
-        format,
-        reason: reason.to_string(),
-    }
+    ExportError::Encode { id: id(sample), format, reason: reason.to_string() }
 }
 
 /// The name of a sample in files: `iid-read-000012`.
 #[must_use]
 pub fn id(sample: &Sample) -> String {
-    format!(
-        "{}-{}-{:06}",
-        sample.split, sample.question.task, sample.index
-    )
+    format!("{}-{}-{:06}", sample.split, sample.question.task, sample.index)
 }
 
 /// A picture as a PNG file.
@@ -207,12 +181,7 @@ pub fn png(picture: &Picture) -> Result<Vec<u8>, ::image::ImageError> {
     let mut bytes = Vec::new();
     let encoder = PngEncoder::new(&mut bytes);
     let (width, height) = (picture.width as u32, picture.height as u32);
-    encoder.write_image(
-        &picture.rgb,
-        width,
-        height,
-        ::image::ExtendedColorType::Rgb8,
-    )?;
+    encoder.write_image(&picture.rgb, width, height, ::image::ExtendedColorType::Rgb8)?;
     Ok(bytes)
 }
 
@@ -280,8 +249,7 @@ pub fn folder(suite: &Suite, selection: &Selection, path: &Path) -> Result<Writt
     selection.for_each(suite, |sample, png| {
         let record = Record::of(sample);
         write_picture(&images, sample, png)?;
-        let line =
-            serde_json::to_string(&record).map_err(|error| encode_error(sample, "JSON", error))?;
+        let line = serde_json::to_string(&record).map_err(|error| encode_error(sample, "JSON", error))?;
         writeln!(lines, "{line}").map_err(doing("write", &list))
     })?;
     finish(lines, &list)?;
@@ -332,33 +300,19 @@ pub fn llava(suite: &Suite, selection: &Selection, path: &Path) -> Result<Writte
 pub fn tsv(suite: &Suite, selection: &Selection, path: &Path) -> Result<Written, ExportError> {
     selection.check(path)?;
     let place = Temporary::file(path);
-    let mut lines =
-        BufWriter::new(File::create(&place.path).map_err(doing("create", &place.path))?);
+    let mut lines = BufWriter::new(File::create(&place.path).map_err(doing("create", &place.path))?);
     let fail = doing("write", &place.path);
-    writeln!(
-        lines,
-        "index\timage\tquestion\tA\tB\tC\tD\tE\tanswer\tcategory\tsplit\tid"
-    )
-    .map_err(&fail)?;
+    writeln!(lines, "index\timage\tquestion\tA\tB\tC\tD\tE\tanswer\tcategory\tsplit\tid").map_err(&fail)?;
     let mut index = 0;
     selection.for_each(suite, |sample, png| {
         let question = &sample.question;
         let choices = question.choices.as_deref().unwrap_or_default();
-        let options: Vec<&str> = (0..5)
-            .map(|option| choices.get(option).map_or("", String::as_str))
-            .collect();
+        let options: Vec<&str> = (0..5).map(|option| choices.get(option).map_or("", String::as_str)).collect();
         let right = choices.iter().position(|choice| *choice == question.answer);
-        let answer = right.map_or_else(
-            || question.answer.clone(),
-            |right| crate::scenes::letter(right).to_string(),
-        );
+        let answer = right.map_or_else(|| question.answer.clone(), |right| crate::scenes::letter(right).to_string());
         let (image, options) = (base64(png), options.join("\t"));
         let (text, task, split, id) = (&question.text, question.task, sample.split, id(sample));
-        writeln!(
-            lines,
-            "{index}\t{image}\t{text}\t{options}\t{answer}\t{task}\t{split}\t{id}"
-        )
-        .map_err(&fail)?;
+        writeln!(lines, "{index}\t{image}\t{text}\t{options}\t{answer}\t{task}\t{split}\t{id}").map_err(&fail)?;
         index += 1;
         Ok(())
     })?;
@@ -373,9 +327,7 @@ fn write_picture(images: &Path, sample: &Sample, png: &[u8]) -> Result<(), Expor
 
 /// Flushes to the disk, so that a full one is noticed before the rename.
 fn finish(lines: BufWriter<File>, path: &Path) -> Result<(), ExportError> {
-    let file = lines
-        .into_inner()
-        .map_err(|error| doing("write", path)(error.into_error()))?;
+    let file = lines.into_inner().map_err(|error| doing("write", path)(error.into_error()))?;
     file.sync_all().map_err(doing("write", path))
 }
 
@@ -389,10 +341,7 @@ impl Temporary {
     fn file(target: &Path) -> Temporary {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let path = target.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        Temporary {
-            path,
-            target: target.to_owned(),
-        }
+        Temporary { path, target: target.to_owned() }
     }
 
     fn folder(target: &Path) -> Result<Temporary, ExportError> {
@@ -409,10 +358,7 @@ impl Temporary {
 
     fn keep(self, selection: &Selection) -> Result<Written, ExportError> {
         fs::rename(&self.path, &self.target).map_err(doing("create", &self.target))?;
-        Ok(Written {
-            path: self.target.clone(),
-            samples: selection.total(),
-        })
+        Ok(Written { path: self.target.clone(), samples: selection.total() })
     }
 }
 
@@ -429,16 +375,10 @@ fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let bits = group.iter().enumerate().fold(0_u32, |bits, (at, byte)| {
-            bits | u32::from(*byte) << (16 - 8 * at)
-        });
+        let bits = group.iter().enumerate().fold(0_u32, |bits, (at, byte)| bits | u32::from(*byte) << (16 - 8 * at));
         for digit in 0..4 {
             let value = (bits >> (18 - 6 * digit)) & 63;
-            text.push(if digit <= group.len() {
-                DIGITS[value as usize] as char
-            } else {
-                '='
-            });
+            text.push(if digit <= group.len() { DIGITS[value as usize] as char } else { '=' });
         }
     }
     text

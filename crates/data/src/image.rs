@@ -11,9 +11,7 @@ use ::image::codecs::png::PngDecoder;
 use ::image::codecs::webp::WebPDecoder;
 use ::image::imageops::{FilterType, resize};
 use ::image::metadata::Orientation;
-use ::image::{
-    AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
-};
+use ::image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::sample::Region;
 
@@ -49,9 +47,7 @@ impl std::fmt::Debug for Picture {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file could not be read at all.
-    #[error(
-        "picture `{name}` cannot be read: {source}\n\nhint: check the path and its permissions"
-    )]
+    #[error("picture `{name}` cannot be read: {source}\n\nhint: check the path and its permissions")]
     Read {
         /// The file.
         name: String,
@@ -117,16 +113,10 @@ pub struct Opened {
 /// If the file cannot be read, or as [`decode`].
 pub fn open(path: &Path) -> Result<Picture, ImageError> {
     let name = path.display().to_string();
-    let read = |source| ImageError::Read {
-        name: path.display().to_string(),
-        source,
-    };
+    let read = |source| ImageError::Read { name: path.display().to_string(), source };
     let bytes = std::fs::metadata(path).map_err(read)?.len();
     if bytes > MAX_FILE_BYTES {
-        return Err(ImageError::TooLarge {
-            name,
-            got: format!("{bytes} bytes"),
-        });
+        return Err(ImageError::TooLarge { name, got: format!("{bytes} bytes") });
     }
     decode(&std::fs::read(path).map_err(read)?, &name)
 }
@@ -144,23 +134,14 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Picture, ImageError> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_noted(bytes: &[u8], name: &str) -> Result<Opened, ImageError> {
-    let format = ::image::guess_format(bytes)
-        .ok()
-        .filter(|format| is_read(*format));
+    let format = ::image::guess_format(bytes).ok().filter(|format| is_read(*format));
     let Some(format) = format else {
-        return Err(ImageError::Format {
-            name: name.to_owned(),
-            got: beginning(bytes),
-        });
+        return Err(ImageError::Format { name: name.to_owned(), got: beginning(bytes) });
     };
     let failed = |error: ::image::ImageError| decoding_error(name, format, &error);
     if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
         let got = format!("{} bytes without an end marker", bytes.len());
-        return Err(ImageError::Damaged {
-            name: name.to_owned(),
-            format: "JPEG".to_owned(),
-            got,
-        });
+        return Err(ImageError::Damaged { name: name.to_owned(), format: "JPEG".to_owned(), got });
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits());
@@ -179,10 +160,7 @@ pub fn decode_noted(bytes: &[u8], name: &str) -> Result<Opened, ImageError> {
     if image.color().has_alpha() {
         notes.push("transparent: shown on white".to_owned());
     }
-    Ok(Opened {
-        picture: on_white(&image),
-        notes,
-    })
+    Ok(Opened { picture: on_white(&image), notes })
 }
 
 fn is_read(format: ImageFormat) -> bool {
@@ -201,10 +179,7 @@ fn limits() -> Limits {
 fn check_size(name: &str, (width, height): (u32, u32)) -> Result<(), ImageError> {
     let pixels = u64::from(width) * u64::from(height);
     if width > MAX_SIDE_PX || height > MAX_SIDE_PX || pixels > MAX_PIXELS {
-        return Err(ImageError::TooLarge {
-            name: name.to_owned(),
-            got: format!("{width} x {height} pixels"),
-        });
+        return Err(ImageError::TooLarge { name: name.to_owned(), got: format!("{width} x {height} pixels") });
     }
     if pixels == 0 {
         return Err(ImageError::Unsupported {
@@ -220,11 +195,7 @@ fn decoding_error(name: &str, format: ImageFormat, error: &::image::ImageError) 
     match error {
         ::image::ImageError::Limits(_) => ImageError::TooLarge { name, got },
         ::image::ImageError::Unsupported(_) => ImageError::Unsupported { name, got },
-        _ => ImageError::Damaged {
-            name,
-            format: format!("{format:?}").to_uppercase(),
-            got,
-        },
+        _ => ImageError::Damaged { name, format: format!("{format:?}").to_uppercase(), got },
     }
 }
 
@@ -240,10 +211,7 @@ fn beginning(bytes: &[u8]) -> String {
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let mut at = 2; // after the start marker
     loop {
-        let Some(offset) = bytes
-            .get(at..)
-            .and_then(|rest| rest.iter().position(|&byte| byte == 0xff))
-        else {
+        let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) else {
             return false;
         };
         at += offset + 1;
@@ -266,12 +234,11 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
 fn is_animated(bytes: &[u8], format: ImageFormat) -> bool {
     let data = Cursor::new(bytes);
     match format {
-        ImageFormat::Png => PngDecoder::with_limits(data, limits())
-            .is_ok_and(|decoder| decoder.is_apng().unwrap_or(false)),
-        ImageFormat::WebP => WebPDecoder::new(data).is_ok_and(|decoder| decoder.has_animation()),
-        ImageFormat::Gif => {
-            GifDecoder::new(data).is_ok_and(|decoder| decoder.into_frames().nth(1).is_some())
+        ImageFormat::Png => {
+            PngDecoder::with_limits(data, limits()).is_ok_and(|decoder| decoder.is_apng().unwrap_or(false))
         }
+        ImageFormat::WebP => WebPDecoder::new(data).is_ok_and(|decoder| decoder.has_animation()),
+        ImageFormat::Gif => GifDecoder::new(data).is_ok_and(|decoder| decoder.into_frames().nth(1).is_some()),
         _ => false,
     }
 }
@@ -285,9 +252,7 @@ fn on_white(image: &DynamicImage) -> Picture {
             ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
         };
         let rgba = image.to_rgba8();
-        rgba.pixels()
-            .flat_map(|pixel| [0, 1, 2].map(|channel| over(pixel[channel], pixel[3])))
-            .collect()
+        rgba.pixels().flat_map(|pixel| [0, 1, 2].map(|channel| over(pixel[channel], pixel[3]))).collect()
     } else {
         image.to_rgb8().into_raw()
     };
@@ -337,12 +302,7 @@ impl Prepared {
 #[must_use]
 pub fn prepare(picture: &Picture, cell_px: usize, max_cells: usize) -> Prepared {
     let (cell_px, max_cells) = (cell_px.max(1), max_cells.max(1));
-    let scale = scale_to_fit(
-        picture.width.max(1),
-        picture.height.max(1),
-        cell_px,
-        max_cells,
-    );
+    let scale = scale_to_fit(picture.width.max(1), picture.height.max(1), cell_px, max_cells);
     // A side cannot need more cells than fit beside one row of the other.
     let scaled = |side: usize| {
         let rounded = (side as f64 * scale).round() as usize;
@@ -354,22 +314,10 @@ pub fn prepare(picture: &Picture, cell_px: usize, max_cells: usize) -> Prepared 
     } else {
         resized(picture, inner_width, inner_height)
     };
-    let (cols, rows) = (
-        inner_width.div_ceil(cell_px),
-        inner_height.div_ceil(cell_px),
-    );
+    let (cols, rows) = (inner_width.div_ceil(cell_px), inner_height.div_ceil(cell_px));
     let (width, height) = (cols * cell_px, rows * cell_px);
     let rgb = pad(inner, inner_width, inner_height, width, height);
-    Prepared {
-        width,
-        height,
-        rgb,
-        rows,
-        cols,
-        scale: scale as f32,
-        inner_width,
-        inner_height,
-    }
+    Prepared { width, height, rgb, rows, cols, scale: scale as f32, inner_width, inner_height }
 }
 
 /// The scale that brings the shorter side to three cells if it is less, then, if that is too many cells, the
@@ -391,11 +339,7 @@ fn scale_to_fit(width: usize, height: usize, cell_px: usize, max_cells: usize) -
 
 /// Another size, averaging over what falls together and interpolating over what falls apart.
 fn resized(picture: &Picture, width: usize, height: usize) -> Vec<u8> {
-    let source = RgbImage::from_raw(
-        picture.width as u32,
-        picture.height as u32,
-        picture.rgb.clone(),
-    );
+    let source = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone());
     // A picture without its bytes has no pixels to show; white is what transparency shows too.
     source.map_or_else(
         || vec![255; width * height * 3],
@@ -404,27 +348,13 @@ fn resized(picture: &Picture, width: usize, height: usize) -> Vec<u8> {
 }
 
 /// Adds columns to the right and rows below in the mean colour of the border.
-fn pad(
-    inner: Vec<u8>,
-    inner_width: usize,
-    inner_height: usize,
-    width: usize,
-    height: usize,
-) -> Vec<u8> {
+fn pad(inner: Vec<u8>, inner_width: usize, inner_height: usize, width: usize, height: usize) -> Vec<u8> {
     if (inner_width, inner_height) == (width, height) {
         return inner;
     }
     let colour = border_colour(&inner, inner_width, inner_height);
-    let mut rgb: Vec<u8> = colour
-        .iter()
-        .copied()
-        .cycle()
-        .take(width * height * 3)
-        .collect();
-    for (target, source) in rgb
-        .chunks_exact_mut(width * 3)
-        .zip(inner.chunks_exact(inner_width * 3))
-    {
+    let mut rgb: Vec<u8> = colour.iter().copied().cycle().take(width * height * 3).collect();
+    for (target, source) in rgb.chunks_exact_mut(width * 3).zip(inner.chunks_exact(inner_width * 3)) {
         target[..inner_width * 3].copy_from_slice(source);
     }
     rgb

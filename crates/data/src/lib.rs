@@ -43,10 +43,7 @@
 //! # Ok::<(), lare_data::TokenizerError>(())
 //! ```
 
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout))]
 
 pub mod batch;
 pub mod export;

@@ -48,31 +48,17 @@ mod tests {
     fn a_prompt_is_question_words_think_and_an_answer_is_between_its_marks() {
         let tokenizer = Tokenizer::suite().unwrap();
         let prompt = lay_out(&tokenizer, "What is written under the dog?");
-        assert_eq!(
-            (prompt.ids[0], prompt.ids[prompt.ids.len() - 1]),
-            (QUESTION, THINK)
-        );
+        assert_eq!((prompt.ids[0], prompt.ids[prompt.ids.len() - 1]), (QUESTION, THINK));
         assert_eq!(prompt.ids.len(), 2 + 7);
         let answer = answer_ids(&tokenizer, "K7");
-        assert_eq!(
-            answer,
-            [
-                THINK_END,
-                tokenizer.id("K").unwrap(),
-                tokenizer.id("7").unwrap(),
-                END
-            ]
-        );
+        assert_eq!(answer, [THINK_END, tokenizer.id("K").unwrap(), tokenizer.id("7").unwrap(), END]);
     }
 
     #[test]
     fn no_prompt_of_the_suite_is_longer_than_forty_tokens() {
         let (suite, tokenizer) = (Suite::new(), Tokenizer::suite().unwrap());
         let mut longest = (0, String::new());
-        for (split, task) in Split::ALL
-            .into_iter()
-            .flat_map(|split| Task::ALL.map(|task| (split, task)))
-        {
+        for (split, task) in Split::ALL.into_iter().flat_map(|split| Task::ALL.map(|task| (split, task))) {
             for index in 0..1_000 {
                 let text = suite.question(split, task, index).text;
                 longest = longest.max((lay_out(&tokenizer, &text).ids.len(), text));

@@ -25,30 +25,19 @@ impl Region {
     /// A box from its corner and size.
     #[must_use]
     pub fn at(left: usize, top: usize, width: usize, height: usize) -> Region {
-        Region {
-            left: left as f32,
-            top: top as f32,
-            right: (left + width) as f32,
-            bottom: (top + height) as f32,
-        }
+        Region { left: left as f32, top: top as f32, right: (left + width) as f32, bottom: (top + height) as f32 }
     }
 
     /// Whether `other` lies inside this box; shared edges count as inside.
     #[must_use]
     pub fn contains(&self, other: &Region) -> bool {
-        self.left <= other.left
-            && self.top <= other.top
-            && self.right >= other.right
-            && self.bottom >= other.bottom
+        self.left <= other.left && self.top <= other.top && self.right >= other.right && self.bottom >= other.bottom
     }
 
     /// Whether the two boxes share any area.
     #[must_use]
     pub fn overlaps(&self, other: &Region) -> bool {
-        self.left < other.right
-            && other.left < self.right
-            && self.top < other.bottom
-            && other.top < self.bottom
+        self.left < other.right && other.left < self.right && self.top < other.bottom && other.top < self.bottom
     }
 
     /// The smallest box around both.
@@ -196,15 +185,8 @@ pub enum Split {
 
 impl Split {
     /// Every split, in the order used wherever splits are listed.
-    pub const ALL: [Split; 7] = [
-        Split::Train,
-        Split::Val,
-        Split::Iid,
-        Split::Style,
-        Split::Hops,
-        Split::Dense,
-        Split::Size,
-    ];
+    pub const ALL: [Split; 7] =
+        [Split::Train, Split::Val, Split::Iid, Split::Style, Split::Hops, Split::Dense, Split::Size];
 
     /// The name used in files and on the command line.
     #[must_use]

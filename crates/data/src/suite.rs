@@ -100,19 +100,10 @@ impl GroupRecipe {
         }
         let named = self.tasks.iter().map(|(task, weight)| {
             let range = looks(split, *task);
-            format!(
-                "{task} (weight {weight}, {} to {} looks)",
-                range.start(),
-                range.end()
-            )
+            format!("{task} (weight {weight}, {} to {} looks)", range.start(), range.end())
         });
         let got = named.collect::<Vec<_>>().join(", ");
-        Err(RecipeError {
-            split,
-            min_looks: self.min_looks,
-            max_looks: self.max_looks,
-            got,
-        })
+        Err(RecipeError { split, min_looks: self.min_looks, max_looks: self.max_looks, got })
     }
 
     fn feasible(&self, split: Split) -> Vec<(Task, f32)> {
@@ -120,11 +111,7 @@ impl GroupRecipe {
             let range = looks(split, task);
             *range.start() <= self.max_looks && *range.end() >= self.min_looks
         };
-        self.tasks
-            .iter()
-            .copied()
-            .filter(|&(task, weight)| weight > 0.0 && fits(task))
-            .collect()
+        self.tasks.iter().copied().filter(|&(task, weight)| weight > 0.0 && fits(task)).collect()
     }
 }
 
@@ -146,11 +133,7 @@ impl Suite {
     /// Rasterises what the pictures are put together from.
     #[must_use]
     pub fn new() -> Suite {
-        Suite {
-            glyphs: Glyphs::rasterise(),
-            noto: Sprites::rasterise(Artist::Noto),
-            fluent: OnceLock::new(),
-        }
+        Suite { glyphs: Glyphs::rasterise(), noto: Sprites::rasterise(Artist::Noto), fluent: OnceLock::new() }
     }
 
     /// The sample with this number: the same bytes on every machine.
@@ -158,13 +141,7 @@ impl Suite {
     pub fn sample(&self, split: Split, task: Task, index: u64) -> Sample {
         let (scene, question) = self.describe(split, task, index);
         let picture = Arc::new(self.draw(split, &scene));
-        Sample {
-            picture,
-            question,
-            split,
-            index,
-            seed: sample_seed(split, task, index),
-        }
+        Sample { picture, question, split, index, seed: sample_seed(split, task, index) }
     }
 
     /// The question of [`Suite::sample`] without drawing its picture: about a hundred times faster.
@@ -182,12 +159,7 @@ impl Suite {
     pub fn group(&self, split: Split, index: u64, recipe: &GroupRecipe) -> Group {
         let (scene, questions) = self.describe_group(split, index, recipe);
         let picture = self.draw(split, &scene);
-        Group {
-            picture,
-            objects: scene.objects,
-            marks: scene.marks,
-            questions,
-        }
+        Group { picture, objects: scene.objects, marks: scene.marks, questions }
     }
 
     /// A page of about a hundred tags, without questions: what an encoder learns to read from. The tags are
@@ -197,23 +169,13 @@ impl Suite {
         let mut dice = Dice::new(&[VERSION, split as u64, u64::MAX - 1, index]);
         let scene = page::describe(split, &self.glyphs, &mut dice);
         let picture = self.draw(split, &scene);
-        Group {
-            picture,
-            objects: scene.objects,
-            marks: scene.marks,
-            questions: Vec::new(),
-        }
+        Group { picture, objects: scene.objects, marks: scene.marks, questions: Vec::new() }
     }
 
     pub(crate) fn describe(&self, split: Split, task: Task, index: u64) -> (Scene, Question) {
         let mut dice = Dice::new(&[sample_seed(split, task, index)]);
         let range = looks(split, task);
-        let want = Want {
-            moves: moves(split),
-            min_looks: *range.start(),
-            max_looks: *range.end(),
-            shared: false,
-        };
+        let want = Want { moves: moves(split), min_looks: *range.start(), max_looks: *range.end(), shared: false };
         loop {
             let scene = self.scene(split, &[task], want, &mut dice);
             // A scene that cannot carry its question is rare (three objects in a row, all alike); draw another.
@@ -223,36 +185,20 @@ impl Suite {
         }
     }
 
-    pub(crate) fn describe_group(
-        &self,
-        split: Split,
-        index: u64,
-        recipe: &GroupRecipe,
-    ) -> (Scene, Vec<Question>) {
+    pub(crate) fn describe_group(&self, split: Split, index: u64, recipe: &GroupRecipe) -> (Scene, Vec<Question>) {
         let mut dice = Dice::new(&[VERSION, split as u64, u64::MAX, index]);
-        let want = Want {
-            moves: moves(split),
-            min_looks: recipe.min_looks,
-            max_looks: recipe.max_looks,
-            shared: true,
-        };
+        let want = Want { moves: moves(split), min_looks: recipe.min_looks, max_looks: recipe.max_looks, shared: true };
         let feasible = recipe.feasible(split);
         let weights: Vec<f32> = feasible.iter().map(|(_, weight)| *weight).collect();
         let Some(lead) = dice.weighted(&weights) else {
-            return (
-                self.scene(split, &[Task::Read], want, &mut dice),
-                Vec::new(),
-            );
+            return (self.scene(split, &[Task::Read], want, &mut dice), Vec::new());
         };
         let family = Family::of(feasible[lead].0);
-        let (tasks, weights): (Vec<Task>, Vec<f32>) = feasible
-            .into_iter()
-            .filter(|(task, _)| Family::of(*task) == family)
-            .unzip();
+        let (tasks, weights): (Vec<Task>, Vec<f32>) =
+            feasible.into_iter().filter(|(task, _)| Family::of(*task) == family).unzip();
         loop {
             let scene = self.scene(split, &tasks, want, &mut dice);
-            let questions =
-                ask_several(&scene, &tasks, &weights, recipe.questions, want, &mut dice);
+            let questions = ask_several(&scene, &tasks, &weights, recipe.questions, want, &mut dice);
             if !questions.is_empty() || recipe.questions == 0 {
                 return (scene, questions);
             }
@@ -261,24 +207,18 @@ impl Suite {
 
     /// A scene that can carry questions of these tasks, which are all of one family.
     fn scene(&self, split: Split, tasks: &[Task], want: Want, dice: &mut Dice) -> Scene {
-        let family = tasks
-            .first()
-            .map_or(Family::Objects, |task| Family::of(*task));
+        let family = tasks.first().map_or(Family::Objects, |task| Family::of(*task));
         match family {
             Family::Odd => odd::describe(split, want, &self.glyphs, dice),
             Family::Path => path::describe(split, want, &self.glyphs, dice),
             Family::Chart => chart::describe(split, &self.glyphs, dice),
-            Family::Objects => {
-                objects::describe(split, plan(tasks, want, dice), &self.glyphs, dice)
-            }
+            Family::Objects => objects::describe(split, plan(tasks, want, dice), &self.glyphs, dice),
         }
     }
 
     pub(crate) fn draw(&self, split: Split, scene: &Scene) -> Picture {
         let sprites = match split {
-            Split::Style => self
-                .fluent
-                .get_or_init(|| Sprites::rasterise(Artist::Fluent)),
+            Split::Style => self.fluent.get_or_init(|| Sprites::rasterise(Artist::Fluent)),
             _ => &self.noto,
         };
         draw::draw(scene, sprites, &self.glyphs)
@@ -295,10 +235,7 @@ fn sample_seed(split: Split, task: Task, index: u64) -> u64 {
 
 /// What a scene of objects needs to carry questions of these tasks.
 fn plan(tasks: &[Task], want: Want, dice: &mut Dice) -> Plan {
-    let mut plan = Plan {
-        least: 0,
-        focuses: Vec::new(),
-    };
+    let mut plan = Plan { least: 0, focuses: Vec::new() };
     if tasks.contains(&Task::Hop) {
         plan.least = want.moves.1.min(want.max_looks.saturating_sub(1)) + 2;
     }

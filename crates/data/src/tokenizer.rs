@@ -24,14 +24,7 @@ pub const THINK_END: u32 = 4;
 /// Id of `<end>`, after an answer.
 pub const END: u32 = 5;
 
-const SPECIAL: [&str; 6] = [
-    "<pad>",
-    "<unk>",
-    "<question>",
-    "<think>",
-    "</think>",
-    "<end>",
-];
+const SPECIAL: [&str; 6] = ["<pad>", "<unk>", "<question>", "<think>", "</think>", "<end>"];
 /// Before a piece that continues a word.
 const CONTINUES: &str = "##";
 /// Longer runs of letters are cut, because the search for pieces takes time cubic in their length.
@@ -114,26 +107,18 @@ impl Tokenizer {
     /// # Errors
     /// If it cannot be read, or if its special tokens are not where prompts expect them.
     pub fn from_bytes(json: &[u8]) -> Result<Tokenizer, TokenizerError> {
-        let unreadable = |error: tokenizers::Error| TokenizerError::Unreadable {
-            reason: error.to_string(),
-        };
+        let unreadable = |error: tokenizers::Error| TokenizerError::Unreadable { reason: error.to_string() };
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(unreadable)?;
         // A user who types `<think>` asks about the text `<think>`; only prompts contain the token.
         inner.set_encode_special_tokens(true);
         for (expected, token) in SPECIAL.into_iter().enumerate() {
             let got = inner.token_to_id(token);
             if got != Some(expected as u32) {
-                return Err(TokenizerError::Special {
-                    token,
-                    expected: expected as u32,
-                    got,
-                });
+                return Err(TokenizerError::Special { token, expected: expected as u32, got });
             }
         }
         let count = inner.get_vocab_size(true) as u32;
-        let words = (0..count)
-            .map(|id| inner.id_to_token(id).unwrap_or_default())
-            .collect();
+        let words = (0..count).map(|id| inner.id_to_token(id).unwrap_or_default()).collect();
         Ok(Tokenizer { inner, words })
     }
 
@@ -149,9 +134,7 @@ impl Tokenizer {
     #[must_use]
     pub fn encode(&self, text: &str) -> Vec<u32> {
         // No part of the pipeline can fail on any text; if one ever does, the text is one unknown word.
-        self.inner
-            .encode_fast(text, false)
-            .map_or_else(|_| vec![UNKNOWN], |encoding| encoding.get_ids().to_vec())
+        self.inner.encode_fast(text, false).map_or_else(|_| vec![UNKNOWN], |encoding| encoding.get_ids().to_vec())
     }
 
     /// The text of ids, without special tokens (but with `<unk>`). Exact for every answer and reading of the
@@ -160,11 +143,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut text = String::new();
         let mut before = "";
-        for id in ids
-            .iter()
-            .copied()
-            .filter(|&id| id == UNKNOWN || id >= SPECIAL.len() as u32)
-        {
+        for id in ids.iter().copied().filter(|&id| id == UNKNOWN || id >= SPECIAL.len() as u32) {
             let word = self.word(id).unwrap_or("<unk>");
             match word.strip_prefix(CONTINUES) {
                 Some(piece) if !piece.is_empty() => text.push_str(piece),
@@ -220,9 +199,7 @@ pub fn build() -> String {
     SPECIAL.into_iter().for_each(|token| add(token.to_owned()));
     let printable = || (b'!'..=b'~').map(char::from);
     printable().for_each(|character| add(character.to_string()));
-    printable()
-        .filter(char::is_ascii_alphabetic)
-        .for_each(|letter| add(format!("{CONTINUES}{letter}")));
+    printable().filter(char::is_ascii_alphabetic).for_each(|letter| add(format!("{CONTINUES}{letter}")));
     words().into_iter().for_each(&mut add);
 
     let special = SPECIAL.into_iter().enumerate().map(|(id, token)| {
@@ -257,27 +234,11 @@ pub fn build() -> String {
 
 /// All whole words, each once, in alphabetical order.
 fn words() -> BTreeSet<String> {
-    let plurals = Category::ALL
-        .into_iter()
-        .flat_map(|category| category.plural().split(' '));
+    let plurals = Category::ALL.into_iter().flat_map(|category| category.plural().split(' '));
     let lists = [SUITE_WORDS, COMMON_WORDS];
-    let mut words: BTreeSet<String> = lists
-        .into_iter()
-        .flat_map(str::split_whitespace)
-        .map(str::to_owned)
-        .collect();
-    words.extend(
-        NAMES
-            .into_iter()
-            .chain(Colour::ALL.map(Colour::name))
-            .chain(plurals)
-            .map(str::to_owned),
-    );
-    words.extend(
-        OPENERS
-            .split_whitespace()
-            .map(|word| word[..1].to_uppercase() + &word[1..]),
-    );
+    let mut words: BTreeSet<String> = lists.into_iter().flat_map(str::split_whitespace).map(str::to_owned).collect();
+    words.extend(NAMES.into_iter().chain(Colour::ALL.map(Colour::name)).chain(plurals).map(str::to_owned));
+    words.extend(OPENERS.split_whitespace().map(|word| word[..1].to_uppercase() + &word[1..]));
     words.extend(OPENERS.split_whitespace().map(str::to_owned));
     words
 }
@@ -294,17 +255,11 @@ mod tests {
         let whole = |text: &str| {
             for id in tokenizer.encode(text) {
                 let word = tokenizer.word(id).unwrap();
-                assert!(
-                    id != UNKNOWN && !word.starts_with(CONTINUES),
-                    "`{word}` in `{text}`"
-                );
+                assert!(id != UNKNOWN && !word.starts_with(CONTINUES), "`{word}` in `{text}`");
             }
         };
         let exact = |text: &str| assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
-        for (split, task) in Split::ALL
-            .into_iter()
-            .flat_map(|split| Task::ALL.map(|task| (split, task)))
-        {
+        for (split, task) in Split::ALL.into_iter().flat_map(|split| Task::ALL.map(|task| (split, task))) {
             for index in 0..1_000 {
                 let question = suite.question(split, task, index);
                 whole(&question.text);
@@ -323,10 +278,7 @@ mod tests {
     fn a_tag_is_its_two_characters_and_is_glued_again() {
         let tokenizer = Tokenizer::suite().unwrap();
         let ids = tokenizer.encode("K7 yes");
-        assert_eq!(
-            ids,
-            ["K", "7", "yes"].map(|word| tokenizer.id(word).unwrap())
-        );
+        assert_eq!(ids, ["K", "7", "yes"].map(|word| tokenizer.id(word).unwrap()));
         assert_eq!(tokenizer.decode(&ids), "K7 yes");
         assert_eq!(tokenizer.decode(&tokenizer.encode("10 A")), "10 A");
     }
@@ -334,8 +286,7 @@ mod tests {
     #[test]
     fn any_printable_ascii_text_is_spelled_without_unknowns() {
         let tokenizer = Tokenizer::suite().unwrap();
-        let strange: String =
-            (' '..='~').collect::<String>() + " Zyzzyva antidisestablishmentarianism\nqwertz\t4711";
+        let strange: String = (' '..='~').collect::<String>() + " Zyzzyva antidisestablishmentarianism\nqwertz\t4711";
         assert!(!tokenizer.encode(&strange).contains(&UNKNOWN));
         let endless = "a".repeat(100_000);
         assert!(!tokenizer.encode(&endless).contains(&UNKNOWN));
@@ -345,10 +296,7 @@ mod tests {
     #[test]
     fn each_character_outside_ascii_is_one_explicit_unknown() {
         let tokenizer = Tokenizer::suite().unwrap();
-        assert_eq!(
-            tokenizer.decode(&tokenizer.encode("café 犬\u{1}!")),
-            "caf <unk> <unk> <unk>!"
-        );
+        assert_eq!(tokenizer.decode(&tokenizer.encode("café 犬\u{1}!")), "caf <unk> <unk> <unk>!");
         assert_eq!(tokenizer.encode(""), Vec::<u32>::new());
     }
 
@@ -369,10 +317,7 @@ mod tests {
     #[test]
     fn a_file_with_other_special_tokens_is_refused_by_name() {
         let file = build().replace("<think>", "<thought>");
-        let error = Tokenizer::from_bytes(file.as_bytes())
-            .err()
-            .unwrap()
-            .to_string();
+        let error = Tokenizer::from_bytes(file.as_bytes()).err().unwrap().to_string();
         assert!(error.contains("`<think>`"), "{error}");
         let error = Tokenizer::from_bytes(b"{}").err().unwrap().to_string();
         assert!(error.contains("cannot be read"), "{error}");

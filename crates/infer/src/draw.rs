@@ -41,26 +41,16 @@ pub fn thoughts(assistant: &Assistant, thoughts: &[&[f32]], seed: u64) -> Result
         let (signal, noise) = amplitudes(time(step));
         let (next_signal, next_noise) = amplitudes(time(step + 1));
         let input = Tensor::from_slice(&noisy, (n, values), device)?;
-        let guess: Vec<f32> = denoiser
-            .noise(&input, &vec![time(step); n], &given)?
-            .flatten_all()?
-            .to_vec1()?;
+        let guess: Vec<f32> = denoiser.noise(&input, &vec![time(step); n], &given)?.flatten_all()?.to_vec1()?;
         for ((noisy, clean), guess) in noisy.iter_mut().zip(&mut clean).zip(guess) {
             // No pixel is darker than black or lighter than white; the noise is what that leaves.
-            *clean =
-                ((*noisy - noise * guess) / signal).clamp(-MIDDLE * GAIN, (1.0 - MIDDLE) * GAIN);
+            *clean = ((*noisy - noise * guess) / signal).clamp(-MIDDLE * GAIN, (1.0 - MIDDLE) * GAIN);
             let rest = (*noisy - signal * *clean) / noise;
             *noisy = next_signal * *clean + next_noise * rest;
         }
     }
     let byte = |value: &f32| ((value / GAIN + MIDDLE).clamp(0.0, 1.0) * 255.0).round() as u8;
-    Ok(clean
-        .chunks(values)
-        .map(|c| Drawing {
-            side: denoiser.side(),
-            rgb: c.iter().map(byte).collect(),
-        })
-        .collect())
+    Ok(clean.chunks(values).map(|c| Drawing { side: denoiser.side(), rgb: c.iter().map(byte).collect() }).collect())
 }
 
 #[cfg(test)]
@@ -74,12 +64,7 @@ mod tests {
         let draw = |seed| thoughts(&assistant, &[&thought, &thought], seed).unwrap();
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
-        let [first, second] = &draw(1)[..] else {
-            panic!("two thoughts, two drawings")
-        };
-        assert_eq!(
-            (first, first.rgb.len()),
-            (second, first.side * first.side * 3)
-        );
+        let [first, second] = &draw(1)[..] else { panic!("two thoughts, two drawings") };
+        assert_eq!((first, first.rgb.len()), (second, first.side * first.side * 3));
     }
 }

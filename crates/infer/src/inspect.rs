@@ -22,10 +22,8 @@ pub struct TensorInfo {
 /// # Errors
 /// [`lare_model::Error::Damaged`] when the header or its lengths do not hold.
 pub fn tensors(bytes: &[u8], file: &str) -> Result<Vec<TensorInfo>> {
-    let archive = SafeTensors::deserialize(bytes).map_err(|e| lare_model::Error::Damaged {
-        file: file.into(),
-        reason: e.to_string(),
-    })?;
+    let archive = SafeTensors::deserialize(bytes)
+        .map_err(|e| lare_model::Error::Damaged { file: file.into(), reason: e.to_string() })?;
     let info = |(name, view): (String, safetensors::tensor::TensorView)| TensorInfo {
         name,
         shape: view.shape().to_vec(),
@@ -41,10 +39,7 @@ pub fn tensors(bytes: &[u8], file: &str) -> Result<Vec<TensorInfo>> {
 fn is_finite(dtype: safetensors::Dtype, data: &[u8]) -> bool {
     let none = |bytes: usize, exponent: u32| {
         data.chunks_exact(bytes).all(|number| {
-            let bits = number
-                .iter()
-                .rev()
-                .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+            let bits = number.iter().rev().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
             bits & exponent != exponent
         })
     };
@@ -107,20 +102,13 @@ mod tests {
     fn numbers_that_are_not_finite_are_seen() {
         assert!(is_finite(safetensors::Dtype::F32, &1.5f32.to_le_bytes()));
         assert!(!is_finite(safetensors::Dtype::F32, &f32::NAN.to_le_bytes()));
-        assert!(!is_finite(
-            safetensors::Dtype::F16,
-            &[0x00, 0x3c, 0x00, 0xfc]
-        ));
+        assert!(!is_finite(safetensors::Dtype::F16, &[0x00, 0x3c, 0x00, 0xfc]));
     }
 
     #[test]
     fn parameters_are_counted_by_top_module() {
         let sizes = sizes(crate::tiny::assistant().config()).unwrap();
-        let names: Vec<&str> = sizes
-            .parameters
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let names: Vec<&str> = sizes.parameters.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["language", "vision", "refocus", "semantic"]);
         let total: usize = sizes.parameters.iter().map(|(_, count)| count).sum();
         assert_eq!(sizes.weight_bytes, 4 * total);

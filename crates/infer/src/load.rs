@@ -50,17 +50,9 @@ impl OwnedFiles {
     /// missing or cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            let got = if folder.exists() {
-                "a file"
-            } else {
-                "nothing of that name"
-            };
+            let got = if folder.exists() { "a file" } else { "nothing of that name" };
             let expected = format!("{CONFIG}, {WEIGHTS} and {TOKENIZER}");
-            return Err(Error::NotAFolder {
-                folder: folder.into(),
-                expected,
-                got: got.into(),
-            });
+            return Err(Error::NotAFolder { folder: folder.into(), expected, got: got.into() });
         }
         let config = read(folder, CONFIG)?;
         let config = String::from_utf8(config).map_err(|e| lare_model::Error::ConfigSyntax {
@@ -68,38 +60,21 @@ impl OwnedFiles {
             reason: e.to_string(),
         })?;
         let (weights, tokenizer) = (read(folder, WEIGHTS)?, read(folder, TOKENIZER)?);
-        Ok(Self {
-            place: folder.display().to_string(),
-            config,
-            weights,
-            tokenizer,
-        })
+        Ok(Self { place: folder.display().to_string(), config, weights, tokenizer })
     }
 
     /// The same, borrowed.
     #[must_use]
     pub fn files(&self) -> Files<'_> {
-        Files {
-            place: &self.place,
-            config: &self.config,
-            weights: &self.weights,
-            tokenizer: &self.tokenizer,
-        }
+        Files { place: &self.place, config: &self.config, weights: &self.weights, tokenizer: &self.tokenizer }
     }
 }
 
 fn read(folder: &Path, name: &str) -> Result<Vec<u8>> {
     let path = folder.join(name);
     std::fs::read(&path).map_err(|e| {
-        let hint = format!(
-            "a model folder holds {CONFIG}, {WEIGHTS} and {TOKENIZER}, as `lare train` writes them"
-        );
-        lare_model::Error::Read {
-            path,
-            reason: e.to_string(),
-            hint,
-        }
-        .into()
+        let hint = format!("a model folder holds {CONFIG}, {WEIGHTS} and {TOKENIZER}, as `lare train` writes them");
+        lare_model::Error::Read { path, reason: e.to_string(), hint }.into()
     })
 }
 
@@ -138,33 +113,16 @@ impl Assistant {
         loaded.refuse_extra()?;
         let config_hash = sha256(config.to_toml()?.as_bytes());
         let weights_hash = loaded.hash().to_owned();
-        Ok(Self {
-            reasoner,
-            tokenizer,
-            weights_hash,
-            config_hash,
-            device: device.clone(),
-        })
+        Ok(Self { reasoner, tokenizer, weights_hash, config_hash, device: device.clone() })
     }
 
     /// A model that is already built; `hash` stands for its weights.
     ///
     /// # Errors
     /// When the config cannot be written as text.
-    pub fn from_parts(
-        reasoner: Reasoner,
-        tokenizer: Tokenizer,
-        hash: &str,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn from_parts(reasoner: Reasoner, tokenizer: Tokenizer, hash: &str, device: &Device) -> Result<Self> {
         let config_hash = sha256(reasoner.config().to_toml()?.as_bytes());
-        Ok(Self {
-            reasoner,
-            tokenizer,
-            weights_hash: hash.to_owned(),
-            config_hash,
-            device: device.clone(),
-        })
+        Ok(Self { reasoner, tokenizer, weights_hash: hash.to_owned(), config_hash, device: device.clone() })
     }
 
     /// The architecture.
@@ -188,18 +146,11 @@ impl Assistant {
 
 fn tokenizer(files: &Files, config: &Config) -> Result<Tokenizer> {
     let file = files.name(TOKENIZER);
-    let tokenizer = Tokenizer::from_bytes(files.tokenizer).map_err(|source| Error::Tokenizer {
-        file: file.clone(),
-        source,
-    })?;
+    let tokenizer =
+        Tokenizer::from_bytes(files.tokenizer).map_err(|source| Error::Tokenizer { file: file.clone(), source })?;
     let (expected, got) = (config.language.vocabulary, tokenizer.vocab_size());
     if expected != got {
-        return Err(Error::Vocabulary {
-            file,
-            config: files.name(CONFIG),
-            expected,
-            got,
-        });
+        return Err(Error::Vocabulary { file, config: files.name(CONFIG), expected, got });
     }
     Ok(tokenizer)
 }
@@ -207,10 +158,7 @@ fn tokenizer(files: &Files, config: &Config) -> Result<Tokenizer> {
 /// SHA-256 in hex: how models, configs and pictures are named in records.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -219,32 +167,20 @@ mod tests {
 
     #[test]
     fn a_path_that_is_no_folder_is_named() {
-        let message = Assistant::from_folder("no/such/model".as_ref())
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            message.contains("`no/such/model`") && message.contains("nothing of that name"),
-            "{message}"
-        );
+        let message = Assistant::from_folder("no/such/model".as_ref()).err().unwrap().to_string();
+        assert!(message.contains("`no/such/model`") && message.contains("nothing of that name"), "{message}");
     }
 
     #[test]
     fn the_file_that_is_missing_is_named() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(CONFIG), "").unwrap();
-        let message = Assistant::from_folder(folder.path())
-            .err()
-            .unwrap()
-            .to_string();
+        let message = Assistant::from_folder(folder.path()).err().unwrap().to_string();
         assert!(message.contains(WEIGHTS), "{message}");
     }
 
     #[test]
     fn a_hash_is_the_one_other_tools_print() {
-        assert_eq!(
-            sha256(b"abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

@@ -32,10 +32,7 @@ pub struct LookReport {
 /// The halting head of every row, now.
 pub(crate) fn halt_probabilities(assistant: &Assistant, thread: &Thread) -> Result<Vec<f32>> {
     let logits: Vec<f32> = assistant.reasoner.halt_logits(thread)?.to_vec1()?;
-    logits
-        .iter()
-        .map(|x| finite("a halting probability", 1.0 / (1.0 + (-x).exp())))
-        .collect()
+    logits.iter().map(|x| finite("a halting probability", 1.0 / (1.0 + (-x).exp()))).collect()
 }
 
 /// One latent step of all rows, as numbers.
@@ -64,54 +61,31 @@ impl<'a> Step<'a> {
         let reasoner = &assistant.reasoner;
         let Some(focus) = thread.steps.last() else {
             let (expected, got) = ("a step".into(), "none".into());
-            return Err(lare_model::Error::Arguments {
-                what: "steps taken",
-                expected,
-                got,
-            }
-            .into());
+            return Err(lare_model::Error::Arguments { what: "steps taken", expected, got }.into());
         };
         let language = &reasoner.backbone.language;
         let pictures = thread.cache.slots.shared_of_row();
         Ok(Self {
             scores: focus.log_scores.exp()?.to_vec2()?,
             chosen: &focus.chosen,
-            cells: pictures
-                .iter()
-                .map(|p| scene.grids[*p as usize].cells())
-                .collect(),
+            cells: pictures.iter().map(|p| scene.grids[*p as usize].cells()).collect(),
             gate_mean: focus.gate_mean.to_vec1()?,
             halt,
             thoughts: focus.thought.to_vec2()?,
             nearest: reasoner.nearest_words(&focus.thought)?.to_vec2()?,
-            named: reasoner
-                .semantic
-                .words(&focus.thought, language.embedding())?
-                .to_vec3()?,
+            named: reasoner.semantic.words(&focus.thought, language.embedding())?.to_vec3()?,
             embedding_rms: language.embedding_rms()?,
             time_ms,
         })
     }
 
     /// What it was for one row.
-    pub(crate) fn report(
-        &self,
-        assistant: &Assistant,
-        row: usize,
-        words: usize,
-    ) -> Result<LookReport> {
+    pub(crate) fn report(&self, assistant: &Assistant, row: usize, words: usize) -> Result<LookReport> {
         let thought = self.thoughts[row].clone();
-        let norm = thought
-            .iter()
-            .map(|x| f64::from(*x).powi(2))
-            .sum::<f64>()
-            .sqrt()
-            * self.embedding_rms;
+        let norm = thought.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() * self.embedding_rms;
         let mut scores = self.scores[row].clone();
         scores.truncate(self.cells[row]); // the rest is padding to the batch's largest picture
-        let named = self.named[row]
-            .iter()
-            .flat_map(|logits| best_words(assistant, &softmax(logits), 1));
+        let named = self.named[row].iter().flat_map(|logits| best_words(assistant, &softmax(logits), 1));
         Ok(LookReport {
             scores,
             chosen: self.chosen[row].iter().map(|p| *p as usize).collect(),
@@ -130,21 +104,8 @@ impl<'a> Step<'a> {
 fn best_words(assistant: &Assistant, scores: &[f32], count: usize) -> Vec<Word> {
     let mut order: Vec<usize> = (END as usize + 1..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-    let text = |id: usize| {
-        assistant
-            .tokenizer
-            .word(id as u32)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    order
-        .into_iter()
-        .take(count)
-        .map(|id| Word {
-            text: text(id),
-            score: scores[id],
-        })
-        .collect()
+    let text = |id: usize| assistant.tokenizer.word(id as u32).unwrap_or_default().to_owned();
+    order.into_iter().take(count).map(|id| Word { text: text(id), score: scores[id] }).collect()
 }
 
 fn softmax(logits: &[f32]) -> Vec<f32> {
@@ -156,9 +117,5 @@ fn softmax(logits: &[f32]) -> Vec<f32> {
 
 /// Refuses NaN and infinity.
 pub(crate) fn finite(what: &'static str, got: f32) -> Result<f32> {
-    if got.is_finite() {
-        Ok(got)
-    } else {
-        Err(Error::NotFinite { what, got })
-    }
+    if got.is_finite() { Ok(got) } else { Err(Error::NotFinite { what, got }) }
 }

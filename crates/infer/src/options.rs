@@ -32,12 +32,7 @@ pub struct Options {
 impl Default for Options {
     /// Stops when the model thinks it is done, says the most likely words, reports five words a thought.
     fn default() -> Self {
-        Self {
-            steps: Steps::Auto { threshold: 0.5 },
-            sampling: Sampling::default(),
-            max_tokens: 64,
-            nearest_words: 5,
-        }
+        Self { steps: Steps::Auto { threshold: 0.5 }, sampling: Sampling::default(), max_tokens: 64, nearest_words: 5 }
     }
 }
 
@@ -45,57 +40,25 @@ impl Options {
     /// Refuses what cannot be.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
         let (most, s) = (config.refocus.max_steps, &self.sampling);
-        let fail = |field, expected: String, got: String, hint| {
-            Err(Error::Option {
-                field,
-                expected,
-                got,
-                hint,
-            })
-        };
+        let fail = |field, expected: String, got: String, hint| Err(Error::Option { field, expected, got, hint });
         match self.steps {
             Steps::Fixed(steps) if steps > most => {
                 let hint = "more steps than the model was trained for mean nothing";
-                return fail(
-                    "steps",
-                    format!("0 to {most}, the model's refocus.max_steps"),
-                    steps.to_string(),
-                    hint,
-                );
+                return fail("steps", format!("0 to {most}, the model's refocus.max_steps"), steps.to_string(), hint);
             }
             Steps::Auto { threshold } if !(0.0..=1.0).contains(&threshold) => {
-                return fail(
-                    "halt-threshold",
-                    "0 to 1".into(),
-                    threshold.to_string(),
-                    "0.5 is the usual threshold",
-                );
+                return fail("halt-threshold", "0 to 1".into(), threshold.to_string(), "0.5 is the usual threshold");
             }
             _ => {}
         }
         if !(s.temperature.is_finite() && s.temperature >= 0.0) {
-            return fail(
-                "temperature",
-                "0 or more".into(),
-                s.temperature.to_string(),
-                "0 takes the most likely words",
-            );
+            return fail("temperature", "0 or more".into(), s.temperature.to_string(), "0 takes the most likely words");
         }
         if !(s.top_p > 0.0 && s.top_p <= 1.0) {
-            return fail(
-                "top-p",
-                "above 0, at most 1".into(),
-                s.top_p.to_string(),
-                "1 draws among all tokens",
-            );
+            return fail("top-p", "above 0, at most 1".into(), s.top_p.to_string(), "1 draws among all tokens");
         }
         if self.max_tokens == 0 {
-            return fail(
-                "max-tokens",
-                "at least 1".into(),
-                "0".into(),
-                "an answer takes a token or two",
-            );
+            return fail("max-tokens", "at least 1".into(), "0".into(), "an answer takes a token or two");
         }
         Ok(())
     }

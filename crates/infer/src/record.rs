@@ -20,32 +20,23 @@ pub struct Asked<'a> {
 
 /// The record of one answer. `drawings` has a picture for each look, or none at all.
 #[must_use]
-pub fn record(
-    assistant: &Assistant,
-    asked: &Asked,
-    answer: &Answer,
-    drawings: &[Drawing],
-) -> Record {
-    let steps = answer
-        .looks
-        .iter()
-        .enumerate()
-        .map(|(index, look)| StepRecord {
-            index,
-            weights: look.scores.clone(),
-            selected: look.chosen.clone(),
-            nearest_words: look.nearest.clone(),
-            gate_mean: look.gate_mean,
-            halt_probability: look.halt_probability,
-            latent_norm: look.latent_norm,
-            time_ms: look.time_ms,
-            region: None,
-            thought_picture: drawings.get(index).map(|d| SmallPicture {
-                width: d.side as u32,
-                height: d.side as u32,
-                rgb: d.rgb.clone(),
-            }),
-        });
+pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &[Drawing]) -> Record {
+    let steps = answer.looks.iter().enumerate().map(|(index, look)| StepRecord {
+        index,
+        weights: look.scores.clone(),
+        selected: look.chosen.clone(),
+        nearest_words: look.nearest.clone(),
+        gate_mean: look.gate_mean,
+        halt_probability: look.halt_probability,
+        latent_norm: look.latent_norm,
+        time_ms: look.time_ms,
+        region: None,
+        thought_picture: drawings.get(index).map(|d| SmallPicture {
+            width: d.side as u32,
+            height: d.side as u32,
+            rgb: d.rgb.clone(),
+        }),
+    });
     Record {
         schema: SCHEMA,
         model: ModelInfo {
@@ -76,33 +67,16 @@ mod tests {
     #[test]
     fn the_record_of_an_answer_is_valid_for_every_shape_of_picture() {
         let assistant = tiny::assistant();
-        let options = Options {
-            steps: Steps::Fixed(3),
-            ..Options::default()
-        };
+        let options = Options { steps: Steps::Fixed(3), ..Options::default() };
         for (width, height) in [(192, 192), (256, 130), (1, 1), (2000, 40), (333, 777)] {
             let picture = tiny::picture(width, height, 1);
-            let batch = Batch {
-                pictures: &[&picture],
-                questions: &[Question {
-                    picture: 0,
-                    text: "cat",
-                    options,
-                }],
-            };
+            let batch = Batch { pictures: &[&picture], questions: &[Question { picture: 0, text: "cat", options }] };
             let answers = session::answer(&assistant, &batch, &mut |_| ()).unwrap();
             let thoughts: Vec<&[f32]> = answers[0].looks.iter().map(|l| &l.thought[..]).collect();
             let drawings = draw::thoughts(&assistant, &thoughts, 0).unwrap();
-            let asked = Asked {
-                picture: &picture,
-                picture_hash: "00",
-                question: "cat",
-                seed: 0,
-            };
+            let asked = Asked { picture: &picture, picture_hash: "00", question: "cat", seed: 0 };
             let record = record(&assistant, &asked, &answers[0], &drawings);
-            record
-                .validate()
-                .unwrap_or_else(|e| panic!("{width} x {height}: {e}"));
+            record.validate().unwrap_or_else(|e| panic!("{width} x {height}: {e}"));
             assert!(record.steps.iter().all(|s| s.thought_picture.is_some()));
         }
     }

@@ -17,11 +17,7 @@ pub struct Sampling {
 impl Default for Sampling {
     /// Greedy.
     fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: 0,
-        }
+        Self { temperature: 0.0, top_p: 1.0, seed: 0 }
     }
 }
 
@@ -35,17 +31,12 @@ impl Sampler {
     /// Starts at the seed.
     #[must_use]
     pub fn new(sampling: Sampling) -> Self {
-        Self {
-            sampling,
-            dice: ChaCha8Rng::seed_from_u64(sampling.seed),
-        }
+        Self { sampling, dice: ChaCha8Rng::seed_from_u64(sampling.seed) }
     }
 
     /// The next token from logits `[V]`; minus infinity rules one out. Ties go to the earlier token.
     pub fn pick(&mut self, logits: &[f32]) -> u32 {
-        let Sampling {
-            temperature, top_p, ..
-        } = self.sampling;
+        let Sampling { temperature, top_p, .. } = self.sampling;
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
         let best = order.first().copied().unwrap_or(0);
@@ -94,11 +85,7 @@ mod tests {
     const LOGITS: [f32; 5] = [0.0, 3.0, f32::NEG_INFINITY, 2.9, -1.0];
 
     fn draws(temperature: f32, top_p: f32, seed: u64) -> Vec<u32> {
-        let mut sampler = Sampler::new(Sampling {
-            temperature,
-            top_p,
-            seed,
-        });
+        let mut sampler = Sampler::new(Sampling { temperature, top_p, seed });
         (0..400).map(|_| sampler.pick(&LOGITS)).collect()
     }
 
@@ -129,9 +116,6 @@ mod tests {
     #[test]
     fn draws_follow_the_probabilities() {
         let ones = draws(1.0, 1.0, 11).iter().filter(|t| **t == 1).count();
-        assert!(
-            (170..=230).contains(&ones),
-            "{ones} of 400, expected about 198"
-        );
+        assert!((170..=230).contains(&ones), "{ones} of 400, expected about 198");
     }
 }

@@ -50,17 +50,10 @@ impl Batch<'_> {
         if let Some(question) = self.questions.iter().find(|q| q.picture >= pictures) {
             let (what, got) = ("picture of a question", question.picture.to_string());
             let expected = format!("less than {pictures}");
-            return Err(lare_model::Error::Arguments {
-                what,
-                expected,
-                got,
-            }
-            .into());
+            return Err(lare_model::Error::Arguments { what, expected, got }.into());
         }
         let numbered = self.questions.iter().zip(1..);
-        numbered
-            .map(|(question, number)| Row::new(assistant, question, number))
-            .collect()
+        numbered.map(|(question, number)| Row::new(assistant, question, number)).collect()
     }
 }
 
@@ -134,44 +127,23 @@ pub fn picture_positions(config: &Config, cells: usize) -> usize {
 /// # Errors
 /// Before anything is computed: an empty question, one that does not fit the context, an option that cannot be.
 /// Later: weights that lead to NaN.
-pub fn answer(
-    assistant: &Assistant,
-    batch: &Batch,
-    on_event: &mut dyn FnMut(Event),
-) -> Result<Vec<Answer>> {
+pub fn answer(assistant: &Assistant, batch: &Batch, on_event: &mut dyn FnMut(Event)) -> Result<Vec<Answer>> {
     let started = Instant::now();
     let mut rows = batch.rows(assistant)?;
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let vision = &assistant.config().vision;
-    let prepared: Vec<Prepared> = batch
-        .pictures
-        .iter()
-        .map(|p| prepare(p, vision.cell_px, vision.max_cells))
-        .collect();
+    let prepared: Vec<Prepared> = batch.pictures.iter().map(|p| prepare(p, vision.cell_px, vision.max_cells)).collect();
     let mut clock = Clock { last: started };
-    let mut timing = Timing {
-        prepare: clock.lap(),
-        ..Timing::default()
-    };
+    let mut timing = Timing { prepare: clock.lap(), ..Timing::default() };
 
     let (views, slot_of_picture) = encode(assistant, &prepared)?;
     timing.encode = clock.lap();
     let scene = assistant.reasoner.look(&views)?;
     let ids = rows.iter().map(|r| r.prompt.clone()).collect();
-    let picture_of_row = batch
-        .questions
-        .iter()
-        .map(|q| slot_of_picture[q.picture])
-        .collect();
-    let mut thread = assistant.reasoner.prompt(
-        &scene,
-        &Prompts {
-            ids,
-            picture_of_row,
-        },
-    )?;
+    let picture_of_row = batch.questions.iter().map(|q| slot_of_picture[q.picture]).collect();
+    let mut thread = assistant.reasoner.prompt(&scene, &Prompts { ids, picture_of_row })?;
     timing.prefill = clock.lap();
     think(assistant, &scene, &mut thread, &mut rows, on_event)?;
     timing.think = clock.lap();
@@ -181,14 +153,7 @@ pub fn answer(
 
     let finished = rows.into_iter().zip(batch.questions);
     Ok(finished
-        .map(|(row, q)| {
-            row.answer(
-                assistant,
-                batch.pictures[q.picture],
-                &prepared[q.picture],
-                timing,
-            )
-        })
+        .map(|(row, q)| row.answer(assistant, batch.pictures[q.picture], &prepared[q.picture], timing))
         .collect())
 }
 
@@ -227,10 +192,7 @@ impl Row {
         let (config, options) = (assistant.config(), question.options);
         options.check(config)?;
         if question.text.trim().is_empty() {
-            return Err(Error::EmptyQuestion {
-                number,
-                got: question.text.into(),
-            });
+            return Err(Error::EmptyQuestion { number, got: question.text.into() });
         }
         let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids;
         let most_steps = options.most_steps(config);
@@ -238,12 +200,7 @@ impl Row {
         if prompt.len() > room {
             // Two of the prompt's tokens are its markers.
             let (most, got) = (room.saturating_sub(2), prompt.len() - 2);
-            return Err(Error::LongQuestion {
-                number,
-                most,
-                steps: most_steps,
-                got,
-            });
+            return Err(Error::LongQuestion { number, most, steps: most_steps, got });
         }
         Ok(Self {
             prompt,
@@ -293,13 +250,7 @@ impl Row {
         }
     }
 
-    fn answer(
-        self,
-        assistant: &Assistant,
-        picture: &Picture,
-        prepared: &Prepared,
-        timing: Timing,
-    ) -> Answer {
+    fn answer(self, assistant: &Assistant, picture: &Picture, prepared: &Prepared, timing: Timing) -> Answer {
         let config = assistant.config();
         let grid = grid(config, picture, prepared);
         let ended = usize::from(self.finish == Some(Finish::End));
@@ -318,15 +269,7 @@ impl Row {
                 + ended,
         };
         let finish = self.finish.unwrap_or(Finish::Context);
-        Answer {
-            text: self.said,
-            tokens: self.tokens,
-            finish,
-            usage,
-            looks: self.looks,
-            grid,
-            timing,
-        }
+        Answer { text: self.said, tokens: self.tokens, finish, usage, looks: self.looks, grid, timing }
     }
 }
 
@@ -338,9 +281,7 @@ fn positions(config: &Config) -> usize {
 
 /// The cells as they lie on the original picture. Resizing rounds to whole pixels, so each axis has its own scale.
 fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
-    let cell = |original: usize, inner: usize| {
-        (config.vision.cell_px * original) as f32 / inner.max(1) as f32
-    };
+    let cell = |original: usize, inner: usize| (config.vision.cell_px * original) as f32 / inner.max(1) as f32;
     Grid {
         rows: prepared.rows,
         cols: prepared.cols,
@@ -359,19 +300,11 @@ fn encode(assistant: &Assistant, prepared: &[Prepared]) -> Result<(Views, Vec<u3
     for (picture, p) in prepared.iter().enumerate() {
         shapes.entry((p.height, p.width)).or_default().push(picture);
     }
-    let (mut parts, mut slot_of_picture, mut slot) =
-        (Vec::with_capacity(shapes.len()), vec![0; prepared.len()], 0);
+    let (mut parts, mut slot_of_picture, mut slot) = (Vec::with_capacity(shapes.len()), vec![0; prepared.len()], 0);
     for ((height, width), pictures) in shapes {
-        let pixels: Vec<f32> = pictures
-            .iter()
-            .flat_map(|p| &prepared[*p].rgb)
-            .map(|byte| f32::from(*byte) / 255.0)
-            .collect();
-        let pixels = Tensor::from_vec(
-            pixels,
-            (pictures.len(), height, width, 3),
-            assistant.device(),
-        )?;
+        let pixels: Vec<f32> =
+            pictures.iter().flat_map(|p| &prepared[*p].rgb).map(|byte| f32::from(*byte) / 255.0).collect();
+        let pixels = Tensor::from_vec(pixels, (pictures.len(), height, width, 3), assistant.device())?;
         parts.push(assistant.reasoner.encode(&pixels)?);
         for picture in pictures {
             slot_of_picture[picture] = slot;
@@ -391,28 +324,16 @@ fn think(
 ) -> Result<()> {
     let mut halt = halt_probabilities(assistant, thread)?;
     loop {
-        let thinking: Vec<bool> = rows
-            .iter_mut()
-            .zip(&halt)
-            .map(|(row, halt)| row.go_on(*halt))
-            .collect();
+        let thinking: Vec<bool> = rows.iter_mut().zip(&halt).map(|(row, halt)| row.go_on(*halt)).collect();
         if !thinking.contains(&true) {
             return Ok(());
         }
-        let mut clock = Clock {
-            last: Instant::now(),
-        };
-        assistant
-            .reasoner
-            .step(scene, thread, &thinking, Intervention::default())?;
+        let mut clock = Clock { last: Instant::now() };
+        assistant.reasoner.step(scene, thread, &thinking, Intervention::default())?;
         halt = halt_probabilities(assistant, thread)?;
         let time_ms = clock.lap();
         let step = Step::read(assistant, scene, thread, &halt, time_ms)?;
-        for (row, _) in thinking
-            .iter()
-            .enumerate()
-            .filter(|(_, thinking)| **thinking)
-        {
+        for (row, _) in thinking.iter().enumerate().filter(|(_, thinking)| **thinking) {
             let look = step.report(assistant, row, rows[row].options.nearest_words)?;
             on_event(Event::Looked { row, look: &look });
             rows[row].looks.push(look);
@@ -421,35 +342,23 @@ fn think(
 }
 
 /// Says `</think>` and then token after token until every row is done.
-fn say(
-    assistant: &Assistant,
-    thread: &mut Thread,
-    rows: &mut [Row],
-    on_event: &mut dyn FnMut(Event),
-) -> Result<()> {
+fn say(assistant: &Assistant, thread: &mut Thread, rows: &mut [Row], on_event: &mut dyn FnMut(Event)) -> Result<()> {
     while rows.iter().any(|r| r.finish.is_none()) {
         let inputs: Vec<Vec<u32>> = rows.iter().map(Row::next_input).collect();
         let logits = assistant.reasoner.say(thread, &inputs)?.squeeze(1)?; // [B, V]
         let finite_sum = logits.sum(D::Minus1)?.to_vec1::<f32>()?;
-        for (place, (row, mut logits)) in rows.iter_mut().zip(logits.to_vec2::<f32>()?).enumerate()
-        {
+        for (place, (row, mut logits)) in rows.iter_mut().zip(logits.to_vec2::<f32>()?).enumerate() {
             if row.finish.is_some() {
                 continue;
             }
             finite("a logit", finite_sum[place])?;
             // The markers before `<end>` lay out conversations; none is a word of an answer.
-            logits
-                .iter_mut()
-                .take(END as usize)
-                .for_each(|logit| *logit = f32::NEG_INFINITY);
+            logits.iter_mut().take(END as usize).for_each(|logit| *logit = f32::NEG_INFINITY);
             let token = row.sampler.pick(&logits);
             row.hear(token, assistant.config());
             let text = assistant.tokenizer.decode(&row.tokens);
             if let Some(more) = text.strip_prefix(&row.said).filter(|more| !more.is_empty()) {
-                on_event(Event::Token {
-                    row: place,
-                    text: more,
-                });
+                on_event(Event::Token { row: place, text: more });
             }
             row.said = text;
             if let Some(finish) = row.finish {
@@ -466,69 +375,29 @@ mod tests {
     use crate::{Sampling, tiny};
 
     fn options(steps: usize) -> Options {
-        let sampling = Sampling {
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: 1,
-        };
-        Options {
-            steps: Steps::Fixed(steps),
-            sampling,
-            max_tokens: 5,
-            nearest_words: 3,
-        }
+        let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 1 };
+        Options { steps: Steps::Fixed(steps), sampling, max_tokens: 5, nearest_words: 3 }
     }
 
     fn ask(pictures: &[&Picture], questions: &[Question]) -> Vec<Answer> {
-        answer(
-            &tiny::assistant(),
-            &Batch {
-                pictures,
-                questions,
-            },
-            &mut |_| (),
-        )
-        .unwrap()
+        answer(&tiny::assistant(), &Batch { pictures, questions }, &mut |_| ()).unwrap()
     }
 
     #[test]
     fn a_row_in_a_batch_answers_as_the_row_alone() {
         let (wide, tall) = (tiny::picture(256, 130, 1), tiny::picture(100, 192, 2));
-        let texts = [
-            "What is written under the dog?",
-            "cat",
-            "Which is left of the red cup, the dog or the cat?",
-        ];
-        let question = |picture, text, steps| Question {
-            picture,
-            text,
-            options: options(steps),
-        };
-        let together = [
-            question(0, texts[0], 2),
-            question(1, texts[1], 4),
-            question(0, texts[2], 0),
-        ];
+        let texts = ["What is written under the dog?", "cat", "Which is left of the red cup, the dog or the cat?"];
+        let question = |picture, text, steps| Question { picture, text, options: options(steps) };
+        let together = [question(0, texts[0], 2), question(1, texts[1], 4), question(0, texts[2], 0)];
         let batch = ask(&[&wide, &tall], &together);
         for (row, q) in batch.iter().zip(&together) {
-            let alone = ask(
-                &[[&wide, &tall][q.picture]],
-                &[Question { picture: 0, ..*q }],
-            );
+            let alone = ask(&[[&wide, &tall][q.picture]], &[Question { picture: 0, ..*q }]);
             let alone = &alone[0];
-            assert_eq!(
-                (&row.text, row.usage, row.grid),
-                (&alone.text, alone.usage, alone.grid)
-            );
+            assert_eq!((&row.text, row.usage, row.grid), (&alone.text, alone.usage, alone.grid));
             assert_eq!(row.looks.len(), alone.looks.len());
             for (a, b) in row.looks.iter().zip(&alone.looks) {
                 assert_eq!(a.chosen, b.chosen);
-                let far = a
-                    .thought
-                    .iter()
-                    .zip(&b.thought)
-                    .map(|(a, b)| (a - b).abs())
-                    .fold(0.0, f32::max);
+                let far = a.thought.iter().zip(&b.thought).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 assert!(far < 1e-4, "thoughts differ by {far}");
             }
         }
@@ -538,15 +407,9 @@ mod tests {
     fn every_step_and_token_is_counted() {
         let picture = tiny::picture(256, 192, 3);
         let assistant = tiny::assistant();
-        let question = Question {
-            picture: 0,
-            text: "What is left of the cat?",
-            options: options(3),
-        };
+        let question = Question { picture: 0, text: "What is left of the cat?", options: options(3) };
         let answer = &ask(&[&picture], &[question])[0];
-        let prompt = prompt::lay_out(&assistant.tokenizer, question.text)
-            .ids
-            .len();
+        let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids.len();
         let said = answer.tokens.len() + usize::from(answer.finish == Finish::End);
         assert_eq!(answer.usage.latent_steps, 3);
         assert_eq!(answer.usage.refocused_visual_tokens, 3 * 3 * 16);
@@ -557,11 +420,7 @@ mod tests {
     #[test]
     fn where_it_looked_sums_to_one_over_the_pictures_own_cells() {
         let (small, large) = (tiny::picture(192, 192, 4), tiny::picture(256, 256, 5));
-        let question = |picture| Question {
-            picture,
-            text: "cat",
-            options: options(2),
-        };
+        let question = |picture| Question { picture, text: "cat", options: options(2) };
         for answer in ask(&[&small, &large], &[question(0), question(1)]) {
             for look in &answer.looks {
                 assert_eq!(look.scores.len(), answer.grid.cells());
@@ -575,20 +434,8 @@ mod tests {
     fn the_halting_threshold_decides_how_often_it_looks() {
         let picture = tiny::picture(192, 192, 6);
         let steps = |threshold| {
-            let options = Options {
-                steps: Steps::Auto { threshold },
-                ..options(0)
-            };
-            ask(
-                &[&picture],
-                &[Question {
-                    picture: 0,
-                    text: "cat",
-                    options,
-                }],
-            )[0]
-            .looks
-            .len()
+            let options = Options { steps: Steps::Auto { threshold }, ..options(0) };
+            ask(&[&picture], &[Question { picture: 0, text: "cat", options }])[0].looks.len()
         };
         // The tiny model's halting head is untrained: it always says one half.
         assert_eq!((steps(0.0), steps(0.4), steps(1.0)), (0, 0, 6));
@@ -598,96 +445,47 @@ mod tests {
     fn events_tell_the_same_as_the_answer() {
         let picture = tiny::picture(192, 192, 7);
         let assistant = tiny::assistant();
-        let question = Question {
-            picture: 0,
-            text: "cat",
-            options: options(2),
-        };
+        let question = Question { picture: 0, text: "cat", options: options(2) };
         let (mut looks, mut text, mut done) = (0, String::new(), 0);
-        let batch = Batch {
-            pictures: &[&picture],
-            questions: &[question],
-        };
+        let batch = Batch { pictures: &[&picture], questions: &[question] };
         let answers = answer(&assistant, &batch, &mut |event| match event {
             Event::Looked { .. } => looks += 1,
             Event::Token { text: more, .. } => text.push_str(more),
             Event::Done { .. } => done += 1,
         });
         let answers = answers.unwrap();
-        assert_eq!(
-            (looks, text.as_str(), done),
-            (2, answers[0].text.as_str(), 1)
-        );
+        assert_eq!((looks, text.as_str(), done), (2, answers[0].text.as_str(), 1));
     }
 
     #[test]
     fn a_picture_that_was_scaled_has_its_cells_in_its_own_pixels() {
         let picture = tiny::picture(1600, 900, 8);
-        let answer = &ask(
-            &[&picture],
-            &[Question {
-                picture: 0,
-                text: "cat",
-                options: options(1),
-            }],
-        )[0];
+        let answer = &ask(&[&picture], &[Question { picture: 0, text: "cat", options: options(1) }])[0];
         let (grid, cells) = (answer.grid, answer.grid.rows * answer.grid.cols);
         assert!(cells <= 16, "{grid:?}");
-        assert!(
-            grid.cols as f32 * grid.cell_px_x >= 1600.0
-                && grid.rows as f32 * grid.cell_px_y >= 900.0,
-            "{grid:?}"
-        );
-        assert!(
-            (grid.cell_px_x / grid.cell_px_y - 1.0).abs() < 0.02,
-            "{grid:?}"
-        );
+        assert!(grid.cols as f32 * grid.cell_px_x >= 1600.0 && grid.rows as f32 * grid.cell_px_y >= 900.0, "{grid:?}");
+        assert!((grid.cell_px_x / grid.cell_px_y - 1.0).abs() < 0.02, "{grid:?}");
     }
 
     #[test]
     fn what_cannot_be_answered_is_refused_before_anything_is_computed() {
         let picture = tiny::picture(192, 192, 9);
         let refused = |text: &str, options| {
-            let batch = Batch {
-                pictures: &[&picture],
-                questions: &[Question {
-                    picture: 0,
-                    text,
-                    options,
-                }],
-            };
-            answer(&tiny::assistant(), &batch, &mut |_| ())
-                .unwrap_err()
-                .to_string()
+            let batch = Batch { pictures: &[&picture], questions: &[Question { picture: 0, text, options }] };
+            answer(&tiny::assistant(), &batch, &mut |_| ()).unwrap_err().to_string()
         };
         assert!(refused("  ", options(1)).contains("question 1 is empty"));
         assert!(refused(&"cat ".repeat(500), options(1)).contains("got       500 tokens"));
         assert!(refused("cat", options(7)).contains("`steps` cannot be 7"));
-        let hot = Options {
-            sampling: Sampling {
-                temperature: f32::NAN,
-                ..Sampling::default()
-            },
-            ..options(1)
-        };
+        let hot = Options { sampling: Sampling { temperature: f32::NAN, ..Sampling::default() }, ..options(1) };
         assert!(refused("cat", hot).contains("temperature"));
     }
 
     #[test]
     fn an_answer_ends_where_the_context_does() {
         let picture = tiny::picture(192, 192, 10);
-        let options = Options {
-            max_tokens: 100_000,
-            ..options(6)
-        };
-        let answer = &ask(
-            &[&picture],
-            &[Question {
-                picture: 0,
-                text: "cat",
-                options,
-            }],
-        )[0];
+        let options = Options { max_tokens: 100_000, ..options(6) };
+        let answer = &ask(&[&picture], &[Question { picture: 0, text: "cat", options }])[0];
         assert!(answer.tokens.len() < tiny::assistant().config().language.max_positions);
     }
 }

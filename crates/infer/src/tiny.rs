@@ -12,17 +12,12 @@ struct Random;
 impl Source for Random {
     fn tensor(&self, name: &str, shape: &[usize], init: Init) -> lare_model::Result<Tensor> {
         let count = shape.iter().product();
-        let seed = name.bytes().fold(7u64, |seed, byte| {
-            seed.wrapping_mul(31).wrapping_add(byte.into())
-        });
+        let seed = name.bytes().fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         let values = match init {
             Init::Zeros => vec![0.0; count],
             Init::Ones => vec![1.0; count],
             Init::Constant(value) => vec![value as f32; count],
-            Init::Normal(std) => normals(seed, count)
-                .into_iter()
-                .map(|x| x * std as f32)
-                .collect(),
+            Init::Normal(std) => normals(seed, count).into_iter().map(|x| x * std as f32).collect(),
         };
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
@@ -31,8 +26,7 @@ impl Source for Random {
 /// The model.
 pub fn assistant() -> Assistant {
     let tokenizer = Tokenizer::from_bytes(lare_data::tokenizer::build().as_bytes()).unwrap();
-    let mut config =
-        Config::from_toml(include_str!("../../model/tests/tiny.toml"), "tiny.toml").unwrap();
+    let mut config = Config::from_toml(include_str!("../../model/tests/tiny.toml"), "tiny.toml").unwrap();
     config.language.vocabulary = tokenizer.vocab_size();
     let reasoner = Reasoner::new(&config, Path::root(&Random)).unwrap();
     Assistant::from_parts(reasoner, tokenizer, "random", &Device::Cpu).unwrap()
@@ -40,21 +34,11 @@ pub fn assistant() -> Assistant {
 
 /// A picture of coloured noise in blocks.
 pub fn picture(width: usize, height: usize, seed: u64) -> Picture {
-    let colours: Vec<u8> = normals(seed, 3 * 64)
-        .into_iter()
-        .map(|x| (128.0 + 60.0 * x).clamp(0.0, 255.0) as u8)
-        .collect();
+    let colours: Vec<u8> =
+        normals(seed, 3 * 64).into_iter().map(|x| (128.0 + 60.0 * x).clamp(0.0, 255.0) as u8).collect();
     let rgb = (0..width * height).flat_map(|i| {
         let block = (i / width / 24 % 8) * 8 + i % width / 24 % 8;
-        [
-            colours[3 * block],
-            colours[3 * block + 1],
-            colours[3 * block + 2],
-        ]
+        [colours[3 * block], colours[3 * block + 1], colours[3 * block + 2]]
     });
-    Picture {
-        width,
-        height,
-        rgb: rgb.collect(),
-    }
+    Picture { width, height, rgb: rgb.collect() }
 }

@@ -5,17 +5,10 @@
 //! take turns, so that a busy machine slows both. On a machine that others keep busy, compare processor
 //! time on one thread: `cargo bench -p lare-kernels -- --threads 1`.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    clippy::expect_used
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, clippy::expect_used)]
 
 use candle_core::{Device, Result, Tensor, Var};
-use lare_kernels::{
-    AdamW, AdamWOptions, Sight, attention, cross_entropy, feed_forward, linear, rms_norm,
-};
+use lare_kernels::{AdamW, AdamWOptions, Sight, attention, cross_entropy, feed_forward, linear, rms_norm};
 use std::process::Command;
 use std::time::Instant;
 
@@ -60,15 +53,11 @@ fn weight(number: &mut u64, shape: (usize, usize)) -> Result<Var> {
     *number += 1;
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mut uniform = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
     };
     // The sum of twelve uniforms has standard deviation 1.
-    let values: Vec<f32> = (0..shape.0 * shape.1)
-        .map(|_| 0.02 * (0..12).map(|_| uniform()).sum::<f32>())
-        .collect();
+    let values: Vec<f32> = (0..shape.0 * shape.1).map(|_| 0.02 * (0..12).map(|_| uniform()).sum::<f32>()).collect();
     Var::from_vec(values, shape, &Device::Cpu)
 }
 
@@ -109,28 +98,17 @@ impl Decoder {
     }
 
     fn params(&self) -> Vec<Var> {
-        let layers = self
-            .layers
-            .iter()
-            .flat_map(|l| [&l.norm1, &l.q, &l.kv, &l.o, &l.norm2, &l.gate_up, &l.down]);
-        [&self.embedding, &self.positions, &self.norm, &self.head]
-            .into_iter()
-            .chain(layers)
-            .cloned()
-            .collect()
+        let layers = self.layers.iter().flat_map(|l| [&l.norm1, &l.q, &l.kv, &l.o, &l.norm2, &l.gate_up, &l.down]);
+        [&self.embedding, &self.positions, &self.norm, &self.head].into_iter().chain(layers).cloned().collect()
     }
 
     fn loss(&self, ids: &Tensor, targets: &[Option<u32>]) -> Result<Tensor> {
-        let x = self
-            .embedding
-            .index_select(ids, 0)?
-            .reshape((BATCH, LENGTH, WIDTH))?;
+        let x = self.embedding.index_select(ids, 0)?.reshape((BATCH, LENGTH, WIDTH))?;
         let mut x = x.broadcast_add(&self.positions)?; // [B, T, D]
         for layer in &self.layers {
             let h = rms_norm(&x, &layer.norm1, 1e-6)?;
             let q = linear(&h, &layer.q, None)?.reshape((BATCH, LENGTH, HEADS, WIDTH / HEADS))?;
-            let kv =
-                linear(&h, &layer.kv, None)?.reshape((BATCH, LENGTH, 2, HEADS, WIDTH / HEADS))?;
+            let kv = linear(&h, &layer.kv, None)?.reshape((BATCH, LENGTH, 2, HEADS, WIDTH / HEADS))?;
             let mixed = attention(&q, &kv, None, &self.sight)?; // [B, T, D]
             x = (x + linear(&mixed, &layer.o, None)?)?;
             let h = rms_norm(&x, &layer.norm2, 1e-6)?;
@@ -149,14 +127,8 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 
 fn peak_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap_or_default();
-    let kb = line
-        .split_whitespace()
-        .nth(1)
-        .and_then(|kb| kb.parse::<f64>().ok());
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
+    let kb = line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok());
     kb.unwrap_or(f64::NAN) / 1024.0
 }
 
@@ -164,30 +136,16 @@ fn peak_mb() -> f64 {
 fn processor_ms() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Fields 14 and 15 of the line, counted after the name, which may hold spaces; 100 ticks a second.
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .skip(11)
-        .take(2);
-    fields
-        .filter_map(|ticks| ticks.parse::<f64>().ok())
-        .sum::<f64>()
-        * 10.0
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10.0
 }
 
 /// Trains and prints what `torch_decoder.py` prints.
 fn measure() -> Result<()> {
     let model = Decoder::new()?;
     let params = model.params();
-    let options = AdamWOptions {
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        weight_decay: vec![0.01; params.len()],
-        ema_decay: None,
-    };
+    let options =
+        AdamWOptions { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: vec![0.01; params.len()], ema_decay: None };
     let rate_scale = vec![1.0; params.len()];
     let mut optimizer = AdamW::new(params, options)?;
     let token = |i: usize| ((i * 7919 + 13) % 97 % VOCABULARY) as u32;
@@ -231,10 +189,7 @@ fn measure() -> Result<()> {
 fn run(command: &mut Command) -> Option<Vec<f64>> {
     let output = command.output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let numbers: Vec<f64> = text
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
+    let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     (numbers.len() == 8).then_some(numbers)
 }
 
@@ -260,34 +215,19 @@ fn main() {
         return measure().expect("the training step runs");
     }
     if !arguments.iter().any(|argument| argument == "--bench") {
-        return eprintln!(
-            "skipped: this measures minutes of training; run `cargo bench -p lare-kernels`"
-        );
+        return eprintln!("skipped: this measures minutes of training; run `cargo bench -p lare-kernels`");
     }
-    let asked = arguments
-        .iter()
-        .skip_while(|argument| *argument != "--threads")
-        .nth(1);
+    let asked = arguments.iter().skip_while(|argument| *argument != "--threads").nth(1);
     let threads = asked
         .and_then(|threads| threads.parse().ok())
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let script = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tools/bench/torch_decoder.py"
-    );
-    let has_torch = Command::new("python3")
-        .args(["-c", "import torch"])
-        .output()
-        .is_ok_and(|o| o.status.success());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/bench/torch_decoder.py");
+    let has_torch = Command::new("python3").args(["-c", "import torch"]).output().is_ok_and(|o| o.status.success());
     let (mut ours, mut torch) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.extend(run(Command::new(&arguments[0])
-            .arg(MEASURE)
-            .env("RAYON_NUM_THREADS", threads.to_string())));
+        ours.extend(run(Command::new(&arguments[0]).arg(MEASURE).env("RAYON_NUM_THREADS", threads.to_string())));
         if has_torch {
-            torch.extend(run(Command::new("python3")
-                .arg(script)
-                .args([STEPS.to_string(), threads.to_string()])));
+            torch.extend(run(Command::new("python3").arg(script).args([STEPS.to_string(), threads.to_string()])));
         }
     }
     println!(

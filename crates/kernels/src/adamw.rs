@@ -62,37 +62,21 @@ impl AdamW {
     /// When a parameter is not contiguous f32 or the decays do not match the parameters in number.
     pub fn new(params: Vec<Var>, options: AdamWOptions) -> Result<Self> {
         if options.weight_decay.len() != params.len() {
-            bail!(
-                "AdamW: expected {} weight decays, one a parameter, got {}",
-                params.len(),
-                options.weight_decay.len()
-            )
+            bail!("AdamW: expected {} weight decays, one a parameter, got {}", params.len(), options.weight_decay.len())
         }
         let mut moments = Vec::with_capacity(params.len());
         for (index, param) in params.iter().enumerate() {
             if param.dtype() != DType::F32 || !param.is_contiguous() {
-                bail!(
-                    "AdamW: expected parameter {index} contiguous f32, got {:?}",
-                    param.dtype()
-                )
+                bail!("AdamW: expected parameter {index} contiguous f32, got {:?}", param.dtype())
             }
             let count = param.elem_count();
             let ema = match options.ema_decay {
                 Some(_) => param.flatten_all()?.to_vec1()?,
                 None => Vec::new(),
             };
-            moments.push(Moments {
-                first: vec![0.0; count],
-                second: vec![0.0; count],
-                ema,
-            });
+            moments.push(Moments { first: vec![0.0; count], second: vec![0.0; count], ema });
         }
-        Ok(Self {
-            params,
-            moments,
-            options,
-            steps: 0,
-        })
+        Ok(Self { params, moments, options, steps: 0 })
     }
 
     /// One update from `grads`. Parameters without a gradient are left as they are.
@@ -105,15 +89,8 @@ impl AdamW {
     ///
     /// # Errors
     /// When a gradient's shape differs from its parameter's or `rate_scale` has the wrong length.
-    pub fn step(
-        &mut self,
-        grads: &GradStore,
-        rate: f64,
-        rate_scale: &[f64],
-        clip_norm: f64,
-    ) -> Result<f64> {
-        let grads: Vec<Option<Tensor>> =
-            self.params.iter().map(|p| grads.get(p).cloned()).collect();
+    pub fn step(&mut self, grads: &GradStore, rate: f64, rate_scale: &[f64], clip_norm: f64) -> Result<f64> {
+        let grads: Vec<Option<Tensor>> = self.params.iter().map(|p| grads.get(p).cloned()).collect();
         self.step_from(&grads, rate, rate_scale, clip_norm)
     }
 
@@ -146,12 +123,7 @@ impl AdamW {
                         grad.shape()
                     )
                 }
-                ready.push((
-                    index,
-                    grad.to_device(&Device::Cpu)?
-                        .to_dtype(DType::F32)?
-                        .contiguous()?,
-                ));
+                ready.push((index, grad.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?));
             }
         }
         let norm = norm(&ready)?;
@@ -165,15 +137,8 @@ impl AdamW {
         };
         self.steps += 1;
         for (index, grad) in &ready {
-            let update = self
-                .options
-                .update(self.steps, *index, rate * rate_scale[*index], scale);
-            apply(
-                &self.params[*index],
-                grad,
-                &mut self.moments[*index],
-                update,
-            )?;
+            let update = self.options.update(self.steps, *index, rate * rate_scale[*index], scale);
+            apply(&self.params[*index], grad, &mut self.moments[*index], update)?;
         }
         Ok(norm)
     }
@@ -207,23 +172,13 @@ impl AdamW {
     /// When the state is of other parameters or with or without an average where this one is not.
     pub fn restore(&mut self, steps: u64, state: &[AdamWState<'_>]) -> Result<()> {
         if state.len() != self.moments.len() {
-            bail!(
-                "AdamW: expected the state of {} parameters, got {}",
-                self.moments.len(),
-                state.len()
-            )
+            bail!("AdamW: expected the state of {} parameters, got {}", self.moments.len(), state.len())
         }
         for (index, (mine, saved)) in self.moments.iter().zip(state).enumerate() {
             let expected = [mine.first.len(), mine.second.len(), mine.ema.len()];
-            let got = [
-                saved.first.len(),
-                saved.second.len(),
-                saved.ema.map_or(0, <[f32]>::len),
-            ];
+            let got = [saved.first.len(), saved.second.len(), saved.ema.map_or(0, <[f32]>::len)];
             if expected != got {
-                bail!(
-                    "AdamW: expected first, second, ema of lengths {expected:?} for parameter {index}, got {got:?}"
-                )
+                bail!("AdamW: expected first, second, ema of lengths {expected:?} for parameter {index}, got {got:?}")
             }
         }
         for (mine, saved) in self.moments.iter_mut().zip(state) {
@@ -259,11 +214,7 @@ fn norm(grads: &[(usize, Tensor)]) -> Result<f64> {
                             sums[lane] += x * x;
                         }
                     }
-                    sums.iter().sum::<f64>()
-                        + rest
-                            .iter()
-                            .map(|&x| f64::from(x) * f64::from(x))
-                            .sum::<f64>()
+                    sums.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()
                 })
                 .collect())
         })?;
@@ -307,16 +258,8 @@ impl AdamWOptions {
 
 impl Update {
     /// The update of a run of elements. `ema` is empty when no average is kept.
-    fn run(
-        self,
-        weight: &mut [f32],
-        grad: &[f32],
-        first: &mut [f32],
-        second: &mut [f32],
-        ema: &mut [f32],
-    ) {
-        for (((weight, grad), first), second) in weight.iter_mut().zip(grad).zip(first).zip(second)
-        {
+    fn run(self, weight: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32], ema: &mut [f32]) {
+        for (((weight, grad), first), second) in weight.iter_mut().zip(grad).zip(first).zip(second) {
             let grad = grad * self.grad_scale;
             *first = self.beta1 * *first + (1.0 - self.beta1) * grad;
             *second = self.beta2 * *second + (1.0 - self.beta2) * grad * grad;
@@ -338,9 +281,7 @@ impl Update {
         if ema.is_empty() {
             parts.for_each(|(((w, g), f), s)| self.run(w, g, f, s, &mut []));
         } else {
-            parts
-                .zip(ema.par_chunks_mut(CHUNK))
-                .for_each(|((((w, g), f), s), e)| self.run(w, g, f, s, e));
+            parts.zip(ema.par_chunks_mut(CHUNK)).for_each(|((((w, g), f), s), e)| self.run(w, g, f, s, e));
         }
     }
 }
@@ -358,17 +299,9 @@ impl InplaceOp1 for InPlace<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let CpuStorage::F32(weight) = storage else {
-            bail!("AdamW: expected an f32 parameter")
-        };
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            bail!("AdamW: expected a contiguous parameter")
-        };
-        self.update.over(
-            &mut weight[start..end],
-            self.grad,
-            &mut self.moments.borrow_mut(),
-        );
+        let CpuStorage::F32(weight) = storage else { bail!("AdamW: expected an f32 parameter") };
+        let Some((start, end)) = layout.contiguous_offsets() else { bail!("AdamW: expected a contiguous parameter") };
+        self.update.over(&mut weight[start..end], self.grad, &mut self.moments.borrow_mut());
         Ok(())
     }
 }
@@ -376,11 +309,7 @@ impl InplaceOp1 for InPlace<'_> {
 fn apply(param: &Var, grad: &Tensor, moments: &mut Moments, update: Update) -> Result<()> {
     with_all("AdamW", [grad], |[grad]| {
         if param.device().is_cpu() {
-            return param.inplace_op1(&InPlace {
-                grad,
-                moments: RefCell::new(moments),
-                update,
-            });
+            return param.inplace_op1(&InPlace { grad, moments: RefCell::new(moments), update });
         }
         // Elsewhere the moments still live here: correct on any device, fast on this one.
         let mut weight = param.flatten_all()?.to_vec1::<f32>()?;
@@ -396,20 +325,11 @@ mod tests {
 
     fn options(count: usize) -> AdamWOptions {
         let weight_decay = (0..count).map(|i| 0.1 * i as f64).collect();
-        AdamWOptions {
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay,
-            ema_decay: Some(0.9),
-        }
+        AdamWOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay, ema_decay: Some(0.9) }
     }
 
     fn params() -> Vec<Var> {
-        [random((3, 5), 20), random(40_000, 21)]
-            .iter()
-            .map(|t| Var::from_tensor(t).unwrap())
-            .collect()
+        [random((3, 5), 20), random(40_000, 21)].iter().map(|t| Var::from_tensor(t).unwrap()).collect()
     }
 
     fn grads(seed: u64) -> Vec<Option<Tensor>> {
@@ -439,8 +359,7 @@ mod tests {
                     let m = first[p][i] / (1.0 - 0.9f64.powi(step));
                     let v = second[p][i] / (1.0 - 0.95f64.powi(step));
                     let rate = rate * scales[p];
-                    weights[p][i] -=
-                        rate * (0.1 * p as f64) * weights[p][i] + rate * m / (v.sqrt() + 1e-8);
+                    weights[p][i] -= rate * (0.1 * p as f64) * weights[p][i] + rate * m / (v.sqrt() + 1e-8);
                     average[p][i] = 0.9 * average[p][i] + 0.1 * weights[p][i];
                 }
             }
@@ -449,10 +368,7 @@ mod tests {
             let ema = optimizer.ema(p).unwrap();
             for (i, got) in values(&params[p]).iter().enumerate() {
                 assert!((got - weights[p][i]).abs() < 1e-5, "weight {p}[{i}]");
-                assert!(
-                    (f64::from(ema[i]) - average[p][i]).abs() < 1e-5,
-                    "average {p}[{i}]"
-                );
+                assert!((f64::from(ema[i]) - average[p][i]).abs() < 1e-5, "average {p}[{i}]");
             }
         }
     }
@@ -462,9 +378,7 @@ mod tests {
         let params = params();
         let before = bits(&params[0]);
         let mut optimizer = AdamW::new(params.clone(), options(2)).unwrap();
-        optimizer
-            .step_from(&[None, Some(random(40_000, 1))], 0.1, &[1.0, 1.0], 1.0)
-            .unwrap();
+        optimizer.step_from(&[None, Some(random(40_000, 1))], 0.1, &[1.0, 1.0], 1.0).unwrap();
         assert_eq!(before, bits(&params[0]));
         assert!(optimizer.state()[0].first.iter().all(|m| *m == 0.0));
     }
@@ -473,22 +387,14 @@ mod tests {
     fn a_restored_optimizer_continues_to_the_bit() {
         let (mine, other) = (params(), params());
         let mut optimizer = AdamW::new(mine.clone(), options(2)).unwrap();
-        optimizer
-            .step_from(&grads(1), 0.1, &[1.0, 1.0], 1.0)
-            .unwrap();
+        optimizer.step_from(&grads(1), 0.1, &[1.0, 1.0], 1.0).unwrap();
         let mut restored = AdamW::new(other.clone(), options(2)).unwrap();
-        restored
-            .restore(optimizer.steps(), &optimizer.state())
-            .unwrap();
+        restored.restore(optimizer.steps(), &optimizer.state()).unwrap();
         for (mine, other) in mine.iter().zip(&other) {
             other.set(mine).unwrap();
         }
-        optimizer
-            .step_from(&grads(2), 0.1, &[1.0, 1.0], 1.0)
-            .unwrap();
-        restored
-            .step_from(&grads(2), 0.1, &[1.0, 1.0], 1.0)
-            .unwrap();
+        optimizer.step_from(&grads(2), 0.1, &[1.0, 1.0], 1.0).unwrap();
+        restored.step_from(&grads(2), 0.1, &[1.0, 1.0], 1.0).unwrap();
         assert_eq!(optimizer.state(), restored.state());
         assert_eq!(bits(&mine[1]), bits(&other[1]));
     }
@@ -496,18 +402,11 @@ mod tests {
     #[test]
     fn a_step_from_a_backward_pass_equals_a_step_from_its_gradients() {
         let (mine, other) = (params(), params());
-        let loss =
-            (mine[0].sqr().unwrap().sum_all().unwrap() + mine[1].sum_all().unwrap()).unwrap();
+        let loss = (mine[0].sqr().unwrap().sum_all().unwrap() + mine[1].sum_all().unwrap()).unwrap();
         let store = loss.backward().unwrap();
         let list: Vec<Option<Tensor>> = mine.iter().map(|p| store.get(p).cloned()).collect();
-        let a = AdamW::new(mine.clone(), options(2))
-            .unwrap()
-            .step(&store, 0.1, &[1.0; 2], 1.0)
-            .unwrap();
-        let b = AdamW::new(other.clone(), options(2))
-            .unwrap()
-            .step_from(&list, 0.1, &[1.0; 2], 1.0)
-            .unwrap();
+        let a = AdamW::new(mine.clone(), options(2)).unwrap().step(&store, 0.1, &[1.0; 2], 1.0).unwrap();
+        let b = AdamW::new(other.clone(), options(2)).unwrap().step_from(&list, 0.1, &[1.0; 2], 1.0).unwrap();
         assert_eq!(a.to_bits(), b.to_bits());
         assert_eq!(bits(&mine[0]), bits(&other[0]));
     }
@@ -517,9 +416,7 @@ mod tests {
         let params = params();
         let mut optimizer = AdamW::new(params.clone(), options(2)).unwrap();
         let broken = (random((3, 5), 1) * f64::NAN).unwrap();
-        let norm = optimizer
-            .step_from(&[Some(broken), grads(1)[1].clone()], 0.1, &[1.0; 2], 1.0)
-            .unwrap();
+        let norm = optimizer.step_from(&[Some(broken), grads(1)[1].clone()], 0.1, &[1.0; 2], 1.0).unwrap();
         assert!(norm.is_nan() && values(&params[1]).iter().all(|w| w.is_nan()));
     }
 }

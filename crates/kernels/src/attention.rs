@@ -33,22 +33,13 @@ const BLOCK: usize = 64;
 ///
 /// # Errors
 /// When shapes or `sight` disagree or, on the CPU, a tensor is not f32.
-pub fn attention(
-    q: &Tensor,
-    own: &Tensor,
-    shared: Option<&Tensor>,
-    sight: &Sight,
-) -> Result<Tensor> {
+pub fn attention(q: &Tensor, own: &Tensor, shared: Option<&Tensor>, sight: &Sight) -> Result<Tensor> {
     let sizes = Sizes::of("attention", q, own, shared, sight)?;
     if !q.device().is_cpu() {
         return composed(q, own, shared, sight, sizes);
     }
     require_f32("attention", &[q, own])?;
-    let op = Attention {
-        sizes,
-        sight: sight.clone(),
-        log_sums: OnceLock::new(),
-    };
+    let op = Attention { sizes, sight: sight.clone(), log_sums: OnceLock::new() };
     let (q, own) = (q.contiguous()?, own.contiguous()?);
     match shared {
         None => q.apply_op2(&own, op),
@@ -68,24 +59,11 @@ struct Attention {
 
 impl Attention {
     fn inputs<'a>(&'a self, q: &'a [f32], own: &'a [f32], shared: &'a [f32]) -> Inputs<'a> {
-        Inputs {
-            q,
-            own,
-            shared,
-            sizes: self.sizes,
-            sight: &self.sight,
-        }
+        Inputs { q, own, shared, sizes: self.sizes, sight: &self.sight }
     }
 
     fn forward(&self, inputs: &Inputs) -> (CpuStorage, Shape) {
-        let Sizes {
-            rows,
-            queries,
-            heads,
-            width,
-            groups,
-            ..
-        } = self.sizes;
+        let Sizes { rows, queries, heads, width, groups, .. } = self.sizes;
         let mut log_sums = vec![0f32; rows * heads * queries];
         let sums = Shared::new(&mut log_sums);
         let out = filled(rows * queries * heads * width, |out| {
@@ -101,8 +79,7 @@ impl Attention {
                         let sums = unsafe { sums.slice(self.sum_place(block), block.count) };
                         let (start, stride) = inputs.query_place(block);
                         // SAFETY: so do the result's rows of (row, head).
-                        let out =
-                            unsafe { Target::within(out, start, [block.count, width, stride]) };
+                        let out = unsafe { Target::within(out, start, [block.count, width, stride]) };
                         let scores = &mut scores[..block.count * inputs.keys_of(block)];
                         forward_block(inputs, block, &penalty, scores, (sums, out));
                     }
@@ -110,10 +87,7 @@ impl Attention {
             });
         });
         let _ = self.log_sums.set(log_sums);
-        (
-            CpuStorage::F32(out),
-            Shape::from((rows, queries, heads * width)),
-        )
+        (CpuStorage::F32(out), Shape::from((rows, queries, heads * width)))
     }
 
     fn sum_place(&self, block: Block) -> usize {
@@ -121,27 +95,11 @@ impl Attention {
     }
 
     /// Gradients of q, own and shared; the latter two only where wanted.
-    fn backward(
-        &self,
-        inputs: &Inputs,
-        out: &[f32],
-        grad: &[f32],
-        wanted: [bool; 2],
-    ) -> Result<Gradients> {
+    fn backward(&self, inputs: &Inputs, out: &[f32], grad: &[f32], wanted: [bool; 2]) -> Result<Gradients> {
         let Sizes { groups, .. } = self.sizes;
-        let Some(log_sums) = self.log_sums.get() else {
-            bail!("attention: backward before forward")
-        };
-        let mut own = if wanted[0] {
-            vec![0f32; inputs.own.len()]
-        } else {
-            Vec::new()
-        };
-        let mut shared = if wanted[1] {
-            vec![0f32; inputs.shared.len()]
-        } else {
-            Vec::new()
-        };
+        let Some(log_sums) = self.log_sums.get() else { bail!("attention: backward before forward") };
+        let mut own = if wanted[0] { vec![0f32; inputs.own.len()] } else { Vec::new() };
+        let mut shared = if wanted[1] { vec![0f32; inputs.shared.len()] } else { Vec::new() };
         let families = families(&self.sight, self.sizes);
         let q = filled(inputs.q.len(), |q| {
             let into = Into {
@@ -175,15 +133,7 @@ impl Attention {
 
 /// Multiply-adds of a call, for deciding whether to wake other threads.
 fn operations(sizes: Sizes) -> usize {
-    let Sizes {
-        rows,
-        queries,
-        heads,
-        width,
-        slots,
-        places,
-        ..
-    } = sizes;
+    let Sizes { rows, queries, heads, width, slots, places, .. } = sizes;
     rows * queries * heads * width * (slots + places)
 }
 
@@ -233,25 +183,13 @@ impl CustomOp2 for Attention {
         Ok(self.forward(&self.inputs(q, own, &[])))
     }
 
-    fn bwd(
-        &self,
-        q: &Tensor,
-        own: &Tensor,
-        out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradients = with_all(
-            "attention",
-            [q, own, out, &grad.contiguous()?],
-            |[q_elements, own_elements, out, grad]| {
+    fn bwd(&self, q: &Tensor, own: &Tensor, out: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradients =
+            with_all("attention", [q, own, out, &grad.contiguous()?], |[q_elements, own_elements, out, grad]| {
                 let inputs = self.inputs(q_elements, own_elements, &[]);
                 self.backward(&inputs, out, grad, [own.track_op(), false])
-            },
-        )?;
-        Ok((
-            as_gradient(|| gradients.q, q)?,
-            as_gradient(|| gradients.own, own)?,
-        ))
+            })?;
+        Ok((as_gradient(|| gradients.q, q)?, as_gradient(|| gradients.own, own)?))
     }
 }
 
@@ -319,30 +257,21 @@ mod tests {
     ];
 
     /// Ragged visibility: places drop out by a pattern, and row 0 sees nothing at all when `blind`.
-    fn sight(
-        [rows, queries, _, _, _, slots, segments, places]: Case,
-        causal: bool,
-        blind: bool,
-    ) -> Sight {
+    fn sight([rows, queries, _, _, _, slots, segments, places]: Case, causal: bool, blind: bool) -> Sight {
         let segment = |row: usize| (row * 2 + 1) % segments.max(1);
         Sight {
             shared_of_row: (0..rows).map(|row| segment(row) as u32).collect(),
             shared_visible: (0..segments * places)
                 .map(|i| i % 5 != 3 && !(blind && i / places == segment(0)))
                 .collect(),
-            own_visible: (0..rows * slots)
-                .map(|i| i % 7 != 2 && !(blind && i < slots))
-                .collect(),
+            own_visible: (0..rows * slots).map(|i| i % 7 != 2 && !(blind && i < slots)).collect(),
             first_slot: slots - queries,
             causal,
         }
     }
 
     fn inputs([rows, queries, heads, width, groups, slots, segments, places]: Case) -> Vec<Tensor> {
-        let mut inputs = vec![
-            random((rows, queries, heads, width), 30),
-            random((rows, slots, 2, groups, width), 31),
-        ];
+        let mut inputs = vec![random((rows, queries, heads, width), 30), random((rows, slots, 2, groups, width), 31)];
         if segments > 0 {
             inputs.push(random((segments, places, 2, groups, width), 32));
         }
@@ -405,17 +334,10 @@ mod tests {
                 ..sight.clone()
             };
             let run = |q: Tensor, own: Tensor, sight: &Sight| {
-                let (q, own) = (
-                    Var::from_tensor(&q).unwrap(),
-                    Var::from_tensor(&own).unwrap(),
-                );
+                let (q, own) = (Var::from_tensor(&q).unwrap(), Var::from_tensor(&own).unwrap());
                 let out = attention(&q, &own, Some(&inputs[2]), sight).unwrap();
                 let grads = out.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-                [
-                    out,
-                    grads.get(&q).unwrap().clone(),
-                    grads.get(&own).unwrap().clone(),
-                ]
+                [out, grads.get(&q).unwrap().clone(), grads.get(&own).unwrap().clone()]
             };
             let one = |t: &Tensor| t.narrow(0, row, 1).unwrap();
             let batch = run(inputs[0].clone(), inputs[1].clone(), &sight);
@@ -434,11 +356,7 @@ mod tests {
         let out = attention(&q, &inputs[1], Some(&inputs[2]), &sight).unwrap();
         let grads = out.sum_all().unwrap().backward().unwrap();
         for t in [&out, grads.get(&q).unwrap()] {
-            assert!(
-                values(&t.narrow(0, 0, 1).unwrap())
-                    .iter()
-                    .all(|x| *x == 0.0)
-            );
+            assert!(values(&t.narrow(0, 0, 1).unwrap()).iter().all(|x| *x == 0.0));
         }
     }
 
@@ -448,14 +366,7 @@ mod tests {
         let (sight, inputs) = (sight(case, true, false), inputs(case));
         let last = inputs[1].narrow(1, 5, 1).unwrap().affine(3.0, 1.0).unwrap();
         let changed = Tensor::cat(&[inputs[1].narrow(1, 0, 5).unwrap(), last], 1).unwrap();
-        let past = |own: &Tensor| {
-            bits(
-                &attention(&inputs[0], own, None, &sight)
-                    .unwrap()
-                    .narrow(1, 0, 5)
-                    .unwrap(),
-            )
-        };
+        let past = |own: &Tensor| bits(&attention(&inputs[0], own, None, &sight).unwrap().narrow(1, 0, 5).unwrap());
         assert_eq!(past(&inputs[1]), past(&changed));
     }
 
@@ -465,18 +376,10 @@ mod tests {
         let mut after = before.clone();
         let (_, _, pair, groups, width) = before[input].dims5().unwrap();
         let stride = pair * groups * width;
-        let mut moved = before[input]
-            .flatten_all()
-            .unwrap()
-            .to_vec1::<f32>()
-            .unwrap();
-        moved[at * stride..][..stride]
-            .iter_mut()
-            .for_each(|x| *x += 1.0);
-        after[input] =
-            Tensor::from_vec(moved, before[input].shape(), before[input].device()).unwrap();
-        let [before, after] =
-            [before, after].map(|t| attention(&t[0], &t[1], t.get(2), sight).unwrap());
+        let mut moved = before[input].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        moved[at * stride..][..stride].iter_mut().for_each(|x| *x += 1.0);
+        after[input] = Tensor::from_vec(moved, before[input].shape(), before[input].device()).unwrap();
+        let [before, after] = [before, after].map(|t| attention(&t[0], &t[1], t.get(2), sight).unwrap());
         let width = case[2] * case[3]; // H * Dh
         let changed: Vec<bool> = bits(&before)
             .chunks(width)
@@ -488,12 +391,7 @@ mod tests {
 
     #[test]
     fn a_query_sees_its_own_slot_and_those_before_that_are_visible() {
-        for (case, causal) in [
-            (CASES[2], true),
-            (CASES[2], false),
-            (CASES[3], true),
-            (CASES[5], true),
-        ] {
+        for (case, causal) in [(CASES[2], true), (CASES[2], false), (CASES[3], true), (CASES[5], true)] {
             let [rows, queries, _, _, _, slots, ..] = case;
             let sight = sight(case, causal, false);
             for (row, slot) in (0..rows).flat_map(|row| (0..slots).map(move |slot| (row, slot))) {
@@ -501,10 +399,7 @@ mod tests {
                 for (r, t) in (0..rows).flat_map(|r| (0..queries).map(move |t| (r, t))) {
                     let in_time = !causal || slot <= slots - queries + t;
                     let expected = r == row && in_time && sight.own_visible[row * slots + slot];
-                    assert_eq!(
-                        touched[r][t], expected,
-                        "slot {slot} of row {row}, query {t} of row {r}"
-                    );
+                    assert_eq!(touched[r][t], expected, "slot {slot} of row {row}, query {t} of row {r}");
                 }
             }
         }
@@ -519,11 +414,7 @@ mod tests {
                 let touched = touched(case, &sight, 2, at);
                 for (r, t) in (0..rows).flat_map(|r| (0..queries).map(move |t| (r, t))) {
                     let mine = sight.shared_of_row[r] as usize == at / places;
-                    assert_eq!(
-                        touched[r][t],
-                        mine && sight.shared_visible[at],
-                        "place {at}, row {r}"
-                    );
+                    assert_eq!(touched[r][t], mine && sight.shared_visible[at], "place {at}, row {r}");
                 }
             }
         }
@@ -535,9 +426,7 @@ mod tests {
         let inputs = inputs(case);
         let mut sight = sight(case, true, false);
         sight.own_visible = [true; 3].into();
-        let error = attention(&inputs[0], &inputs[1], Some(&inputs[2]), &sight)
-            .unwrap_err()
-            .to_string();
+        let error = attention(&inputs[0], &inputs[1], Some(&inputs[2]), &sight).unwrap_err().to_string();
         assert!(error.contains("own_visible [3 * 5], got 3"), "{error}");
     }
 }

@@ -11,22 +11,13 @@ use rayon::prelude::*;
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
 /// The f32 elements of a contiguous CPU tensor as a kernel sees them, or an error naming `op`.
-pub(crate) fn elements<'a>(
-    op: &str,
-    storage: &'a CpuStorage,
-    layout: &Layout,
-) -> Result<&'a [f32]> {
+pub(crate) fn elements<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let CpuStorage::F32(all) = storage else {
-        bail!(
-            "{op}: the fused kernel computes in f32 and was given another dtype; convert with to_dtype(DType::F32)"
-        )
+        bail!("{op}: the fused kernel computes in f32 and was given another dtype; convert with to_dtype(DType::F32)")
     };
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&all[start..end]),
-        None => bail!(
-            "{op}: expected a contiguous tensor, got strides {:?}",
-            layout.stride()
-        ),
+        None => bail!("{op}: expected a contiguous tensor, got strides {:?}", layout.stride()),
     }
 }
 
@@ -48,10 +39,7 @@ pub(crate) fn with_all<const N: usize, R>(
 }
 
 /// A gradient shaped like the input it belongs to, computed only when something upstream wants it.
-pub(crate) fn as_gradient(
-    compute: impl FnOnce() -> Vec<f32>,
-    input: &Tensor,
-) -> Result<Option<Tensor>> {
+pub(crate) fn as_gradient(compute: impl FnOnce() -> Vec<f32>, input: &Tensor) -> Result<Option<Tensor>> {
     if !input.track_op() {
         return Ok(None);
     }
@@ -93,19 +81,15 @@ pub(crate) fn for_rows(out: &mut [f32], width: usize, body: impl Fn(usize, &mut 
         return;
     }
     if out.len() < PARALLEL_ELEMENTS {
-        out.chunks_exact_mut(width)
-            .enumerate()
-            .for_each(|(row, out)| body(row, out));
+        out.chunks_exact_mut(width).enumerate().for_each(|(row, out)| body(row, out));
         return;
     }
     let rows_per_task = (PARALLEL_ELEMENTS / 4).div_ceil(width);
-    out.par_chunks_mut(rows_per_task * width)
-        .enumerate()
-        .for_each(|(task, chunk)| {
-            for (row, out) in chunk.chunks_exact_mut(width).enumerate() {
-                body(task * rows_per_task + row, out);
-            }
-        });
+    out.par_chunks_mut(rows_per_task * width).enumerate().for_each(|(task, chunk)| {
+        for (row, out) in chunk.chunks_exact_mut(width).enumerate() {
+            body(task * rows_per_task + row, out);
+        }
+    });
 }
 
 /// Runs `body(unit)` for `0..units`, in parallel when all units together do enough arithmetic.
@@ -133,10 +117,7 @@ unsafe impl Sync for Shared {}
 impl Shared {
     /// Lends `buffer` out. The caller keeps it alive and untouched while tasks run.
     pub(crate) fn new(buffer: &mut [f32]) -> Self {
-        Self {
-            pointer: buffer.as_mut_ptr(),
-            length: buffer.len(),
-        }
+        Self { pointer: buffer.as_mut_ptr(), length: buffer.len() }
     }
 
     /// The elements `start..start + length`.

@@ -8,9 +8,7 @@ pub(crate) fn random(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor 
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x2545_F491_4F6C_DD1D;
     let values: Vec<f32> = (0..shape.elem_count())
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 2.4
         })
         .collect();
@@ -22,10 +20,7 @@ pub(crate) type Op<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 
 /// The gradients of `sum(op(inputs) * fixed random)` with respect to each input, in f64.
 fn gradients(op: Op, inputs: &[Tensor]) -> Vec<Vec<f64>> {
-    let vars: Vec<Var> = inputs
-        .iter()
-        .map(|t| Var::from_tensor(t).unwrap())
-        .collect();
+    let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let out = op(&tensors).unwrap();
     let grads = weighted(&out).backward().unwrap();
@@ -38,31 +33,18 @@ fn gradients(op: Op, inputs: &[Tensor]) -> Vec<Vec<f64>> {
 }
 
 fn weighted(out: &Tensor) -> Tensor {
-    let weight = random(out.shape().clone(), 77)
-        .to_dtype(out.dtype())
-        .unwrap();
+    let weight = random(out.shape().clone(), 77).to_dtype(out.dtype()).unwrap();
     out.mul(&weight).unwrap().sum_all().unwrap()
 }
 
 /// The elements in f64.
 pub(crate) fn values(t: &Tensor) -> Vec<f64> {
-    t.to_dtype(DType::F64)
-        .unwrap()
-        .flatten_all()
-        .unwrap()
-        .to_vec1()
-        .unwrap()
+    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// The bits of an f32 tensor.
 pub(crate) fn bits(t: &Tensor) -> Vec<u32> {
-    t.flatten_all()
-        .unwrap()
-        .to_vec1::<f32>()
-        .unwrap()
-        .iter()
-        .map(|x| x.to_bits())
-        .collect()
+    t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
 }
 
 #[track_caller]
@@ -71,26 +53,15 @@ fn close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
     let size = expected.iter().fold(1f64, |size, x| size.max(x.abs()));
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let error = (got - expected).abs();
-        assert!(
-            error <= tolerance * size,
-            "{what}[{i}]: got {got}, expected {expected}"
-        );
+        assert!(error <= tolerance * size, "{what}[{i}]: got {got}, expected {expected}");
     }
 }
 
 /// The fused operation in f32 gives what the composed one gives in f64, forward and backward.
 #[track_caller]
 pub(crate) fn equals_composed(fused: Op, composed: Op, inputs: &[Tensor]) {
-    let exact: Vec<Tensor> = inputs
-        .iter()
-        .map(|t| t.to_dtype(DType::F64).unwrap())
-        .collect();
-    close(
-        "result",
-        &values(&fused(inputs).unwrap()),
-        &values(&composed(&exact).unwrap()),
-        2e-6,
-    );
+    let exact: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
+    close("result", &values(&fused(inputs).unwrap()), &values(&composed(&exact).unwrap()), 2e-6);
     let (got, expected) = (gradients(fused, inputs), gradients(composed, &exact));
     for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
         close(&format!("gradient of input {i}"), got, expected, 4e-6);
@@ -102,10 +73,7 @@ pub(crate) fn equals_composed(fused: Op, composed: Op, inputs: &[Tensor]) {
 pub(crate) fn matches_finite_differences(fused: Op, composed: Op, inputs: &[Tensor]) {
     const STEP: f64 = 1e-5;
     let got = gradients(fused, inputs);
-    let mut exact: Vec<Tensor> = inputs
-        .iter()
-        .map(|t| t.to_dtype(DType::F64).unwrap())
-        .collect();
+    let mut exact: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
     for input in 0..inputs.len() {
         let original = exact[input].clone();
         let elements = values(&original);
@@ -115,17 +83,11 @@ pub(crate) fn matches_finite_differences(fused: Op, composed: Op, inputs: &[Tens
                 let mut moved = elements.clone();
                 moved[i] += shift;
                 exact[input] = Tensor::from_vec(moved, original.shape(), &Device::Cpu).unwrap();
-                weighted(&composed(&exact).unwrap())
-                    .to_scalar::<f64>()
-                    .unwrap()
+                weighted(&composed(&exact).unwrap()).to_scalar::<f64>().unwrap()
             };
             let slope = (loss_at(STEP) - loss_at(-STEP)) / (2.0 * STEP);
             let error = (got[input][i] - slope).abs();
-            assert!(
-                error < 2e-5 * slope.abs().max(1.0),
-                "input {input}[{i}]: {} against {slope}",
-                got[input][i]
-            );
+            assert!(error < 2e-5 * slope.abs().max(1.0), "input {input}[{i}]: {} against {slope}", got[input][i]);
         }
         exact[input] = original;
     }
@@ -135,10 +97,7 @@ pub(crate) fn matches_finite_differences(fused: Op, composed: Op, inputs: &[Tens
 #[track_caller]
 pub(crate) fn same_bits_on_any_number_of_threads(op: Op<'_>, inputs: &[Tensor]) {
     let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         // The operation is not Sync, and the pool asks for it: the calling thread does all the calls.
         let out = on_pool(&pool, || op(inputs).unwrap());
         (bits(&out), on_pool(&pool, || gradients(op, inputs)))

@@ -31,13 +31,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(
-        q: &Tensor,
-        memory: &Tensor,
-        bias: &Tensor,
-        chosen: &[u32],
-        memory_of_row: &[u32],
-    ) -> Result<Self> {
+    fn of(q: &Tensor, memory: &Tensor, bias: &Tensor, chosen: &[u32], memory_of_row: &[u32]) -> Result<Self> {
         let (rows, queries, heads, width) = q.dims4()?;
         let (memories, entries, pair, memory_heads, memory_width) = memory.dims5()?;
         if pair != 2 || memory_heads != heads || memory_width != width {
@@ -56,24 +50,13 @@ impl Sizes {
                 memory_of_row.len()
             )
         }
-        if let Some(entry) = chosen
-            .iter()
-            .find(|&&e| e != ABSENT && e as usize >= entries)
-        {
+        if let Some(entry) = chosen.iter().find(|&&e| e != ABSENT && e as usize >= entries) {
             bail!("chosen_attention: entry {entry} chosen from a memory of {entries}")
         }
         if let Some(index) = memory_of_row.iter().find(|&&s| s as usize >= memories) {
             bail!("chosen_attention: a row reads memory {index} of {memories}")
         }
-        Ok(Self {
-            rows,
-            queries,
-            heads,
-            width,
-            memories,
-            entries,
-            picks,
-        })
+        Ok(Self { rows, queries, heads, width, memories, entries, picks })
     }
 
     fn scale(&self) -> f32 {
@@ -106,14 +89,8 @@ pub fn chosen_attention(
     }
     require_f32("chosen_attention", &[q, memory, bias])?;
     let (chosen, memory_of_row) = (chosen.clone(), memory_of_row.clone());
-    let op = Chosen {
-        sizes,
-        chosen,
-        memory_of_row,
-        log_sums: OnceLock::new(),
-    };
-    q.contiguous()?
-        .apply_op3(&memory.contiguous()?, &bias.contiguous()?, op)
+    let op = Chosen { sizes, chosen, memory_of_row, log_sums: OnceLock::new() };
+    q.contiguous()?.apply_op3(&memory.contiguous()?, &bias.contiguous()?, op)
 }
 
 fn composed(
@@ -123,53 +100,27 @@ fn composed(
     [chosen, memory_of_row]: [&[u32]; 2],
     sizes: Sizes,
 ) -> Result<Tensor> {
-    let Sizes {
-        rows,
-        queries,
-        heads,
-        width,
-        memories,
-        entries,
-        picks,
-    } = sizes;
+    let Sizes { rows, queries, heads, width, memories, entries, picks } = sizes;
     let flat: Vec<u32> = chosen
         .iter()
         .enumerate()
-        .map(|(i, &entry)| {
-            if entry == ABSENT {
-                0
-            } else {
-                memory_of_row[i / picks] * entries as u32 + entry
-            }
-        })
+        .map(|(i, &entry)| if entry == ABSENT { 0 } else { memory_of_row[i / picks] * entries as u32 + entry })
         .collect();
-    let visible: Vec<f32> = chosen
-        .iter()
-        .map(|&entry| f32::from(entry != ABSENT))
-        .collect();
+    let visible: Vec<f32> = chosen.iter().map(|&entry| f32::from(entry != ABSENT)).collect();
     let flat = Tensor::from_vec(flat, rows * picks, q.device())?;
-    let visible =
-        Tensor::from_vec(visible, (rows, 1, 1, picks), q.device())?.to_dtype(q.dtype())?;
+    let visible = Tensor::from_vec(visible, (rows, 1, 1, picks), q.device())?.to_dtype(q.dtype())?;
     let picked = memory
         .reshape((memories * entries, 2, heads, width))?
         .contiguous()?
         .index_select(&flat, 0)? // [B * J, 2, H, Dh]
         .reshape((rows, picks, 2, heads, width))?;
-    let part = |which: usize| {
-        picked
-            .narrow(2, which, 1)?
-            .squeeze(2)?
-            .transpose(1, 2)?
-            .contiguous()
-    };
+    let part = |which: usize| picked.narrow(2, which, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
     let (keys, values) = (part(0)?, part(1)?); // [B, H, J, Dh]
     let q = q.transpose(1, 2)?.contiguous()?; // [B, H, Q, Dh]
     let scores = (q.matmul(&keys.t()?)? * f64::from(sizes.scale()))?; // [B, H, Q, J]
     let scores = scores.broadcast_add(&bias.reshape((rows, 1, 1, picks))?)?;
     let mixed = masked_softmax(&scores, &visible)?.matmul(&values)?; // [B, H, Q, Dh]
-    mixed
-        .transpose(1, 2)?
-        .reshape((rows, queries, heads * width))
+    mixed.transpose(1, 2)?.reshape((rows, queries, heads * width))
 }
 
 struct Chosen {
@@ -195,59 +146,28 @@ struct Gathered {
 
 impl Chosen {
     fn entry_place(&self, row: usize, entry: usize, half: Half, head: usize) -> usize {
-        let Sizes {
-            heads,
-            width,
-            entries,
-            ..
-        } = self.sizes;
+        let Sizes { heads, width, entries, .. } = self.sizes;
         let memory = self.memory_of_row[row] as usize;
         (((memory * entries + entry) * 2 + half as usize) * heads + head) * width
     }
 
     /// The queries of one head (or results, laid out alike), `[Q, Dh]`.
     fn queries<'a>(&self, q: &'a [f32], row: usize, head: usize) -> Matrix<'a> {
-        let Sizes {
-            queries,
-            heads,
-            width,
-            ..
-        } = self.sizes;
-        Matrix::new(
-            &q[(row * queries * heads + head) * width..],
-            queries,
-            width,
-            heads * width,
-        )
+        let Sizes { queries, heads, width, .. } = self.sizes;
+        Matrix::new(&q[(row * queries * heads + head) * width..], queries, width, heads * width)
     }
 
     /// Fills `into` with the keys, values and biased scores of one head of one row.
     fn gather(&self, [q, memory, bias]: [&[f32]; 3], row: usize, head: usize, into: &mut Gathered) {
-        let Sizes {
-            queries,
-            width,
-            picks,
-            ..
-        } = self.sizes;
-        let Gathered {
-            present,
-            keys,
-            values,
-            weights,
-        } = into;
+        let Sizes { queries, width, picks, .. } = self.sizes;
+        let Gathered { present, keys, values, weights } = into;
         let chosen = self.chosen[row * picks..][..picks].iter().enumerate();
         present.clear();
-        present.extend(
-            chosen
-                .filter(|(_, e)| **e != ABSENT)
-                .map(|(j, e)| (j, *e as usize)),
-        );
+        present.extend(chosen.filter(|(_, e)| **e != ABSENT).map(|(j, e)| (j, *e as usize)));
         for (half, rows) in [(Half::Keys, &mut *keys), (Half::Values, values)] {
             rows.clear();
             for &(_, entry) in present.iter() {
-                rows.extend_from_slice(
-                    &memory[self.entry_place(row, entry, half, head)..][..width],
-                );
+                rows.extend_from_slice(&memory[self.entry_place(row, entry, half, head)..][..width]);
             }
         }
         let count = present.len();
@@ -269,25 +189,12 @@ impl Chosen {
     }
 
     fn operations(&self) -> usize {
-        let Sizes {
-            rows,
-            queries,
-            heads,
-            width,
-            picks,
-            ..
-        } = self.sizes;
+        let Sizes { rows, queries, heads, width, picks, .. } = self.sizes;
         rows * queries * heads * width * picks
     }
 
     fn forward(&self, inputs: [&[f32]; 3]) -> Vec<f32> {
-        let Sizes {
-            rows,
-            queries,
-            heads,
-            width,
-            ..
-        } = self.sizes;
+        let Sizes { rows, queries, heads, width, .. } = self.sizes;
         let mut log_sums = vec![f32::INFINITY; rows * heads * queries];
         let sums = Shared::new(&mut log_sums);
         let out = filled(rows * queries * heads * width, |out| {
@@ -307,19 +214,11 @@ impl Chosen {
                         out.clear();
                         continue;
                     }
-                    for (sum, scores) in sums
-                        .iter_mut()
-                        .zip(gathered.weights.chunks_exact_mut(count))
-                    {
+                    for (sum, scores) in sums.iter_mut().zip(gathered.weights.chunks_exact_mut(count)) {
                         *sum = softmax(scores);
                     }
                     let weights = Matrix::new(&gathered.weights, queries, count, count);
-                    out.a_b(
-                        weights,
-                        Matrix::new(&gathered.values, count, width, width),
-                        1.0,
-                        false,
-                    );
+                    out.a_b(weights, Matrix::new(&gathered.values, count, width, width), 1.0, false);
                 }
             });
         });
@@ -329,16 +228,8 @@ impl Chosen {
 
     /// Gradients of q, memory and bias.
     fn backward(&self, inputs: [&[f32]; 3], out: &[f32], grad: &[f32]) -> Result<[Vec<f32>; 3]> {
-        let Sizes {
-            rows,
-            heads,
-            picks,
-            memories,
-            ..
-        } = self.sizes;
-        let Some(log_sums) = self.log_sums.get() else {
-            bail!("chosen_attention: backward before forward")
-        };
+        let Sizes { rows, heads, picks, memories, .. } = self.sizes;
+        let Some(log_sums) = self.log_sums.get() else { bail!("chosen_attention: backward before forward") };
         let mut memory = vec![0f32; inputs[1].len()];
         let mut bias_by_head = vec![0f32; rows * heads * picks];
         let mut readers = vec![Vec::new(); memories];
@@ -346,11 +237,7 @@ impl Chosen {
             readers[self.memory_of_row[row] as usize].push(row);
         }
         let q = filled(inputs[0].len(), |q| {
-            let into = [
-                Shared::new(q),
-                Shared::new(&mut memory),
-                Shared::new(&mut bias_by_head),
-            ];
+            let into = [Shared::new(q), Shared::new(&mut memory), Shared::new(&mut bias_by_head)];
             // The readers of a memory add into it: one task takes them in order.
             for_units(memories * heads, self.operations(), |unit| {
                 let mut gathered = Gathered::default();
@@ -358,14 +245,7 @@ impl Chosen {
                     let head = unit % heads;
                     self.gather(inputs, row, head, &mut gathered);
                     // SAFETY: this task alone writes this head of this memory and of its readers.
-                    unsafe {
-                        self.head_gradients(
-                            &mut gathered,
-                            (row, head),
-                            [inputs[0], out, grad, log_sums],
-                            into,
-                        )
-                    };
+                    unsafe { self.head_gradients(&mut gathered, (row, head), [inputs[0], out, grad, log_sums], into) };
                 }
             });
         });
@@ -373,9 +253,7 @@ impl Chosen {
         for (row, bias) in bias.chunks_exact_mut(picks.max(1)).enumerate() {
             for head in 0..heads {
                 let part = &bias_by_head[(row * heads + head) * picks..][..picks];
-                bias.iter_mut()
-                    .zip(part)
-                    .for_each(|(bias, part)| *bias += part);
+                bias.iter_mut().zip(part).for_each(|(bias, part)| *bias += part);
             }
         }
         Ok([q, memory, bias])
@@ -392,13 +270,7 @@ impl Chosen {
         [q, out, grad, log_sums]: [&[f32]; 4],
         [into_q, into_memory, into_bias]: [Shared; 3],
     ) {
-        let Sizes {
-            queries,
-            heads,
-            width,
-            picks,
-            ..
-        } = self.sizes;
+        let Sizes { queries, heads, width, picks, .. } = self.sizes;
         let start = (row * queries * heads + head) * width;
         // SAFETY: by the caller's promise.
         let mut into_q = unsafe { Target::within(into_q, start, [queries, width, heads * width]) };
@@ -426,14 +298,10 @@ impl Chosen {
         let scores = Matrix::new(&scores, queries, count, count);
         let weights = Matrix::new(&gathered.weights, queries, count, count);
         into_q.a_b(scores, keys, scale, false);
-        for (half, weights, against, scale) in [
-            (Half::Keys, scores, q, scale),
-            (Half::Values, weights, grad, 1.0),
-        ] {
+        for (half, weights, against, scale) in [(Half::Keys, scores, q, scale), (Half::Values, weights, grad, 1.0)] {
             let mut gradient = vec![0f32; count * width];
             Target::new(&mut gradient, count, width, width).at_b(weights, against, scale, false);
-            for (&(_, entry), gradient) in gathered.present.iter().zip(gradient.chunks_exact(width))
-            {
+            for (&(_, entry), gradient) in gathered.present.iter().zip(gradient.chunks_exact(width)) {
                 let place = self.entry_place(row, entry, half, head);
                 // SAFETY: by the caller's promise.
                 add_scaled(unsafe { into_memory.slice(place, width) }, 1.0, gradient);
@@ -461,17 +329,8 @@ impl CustomOp3 for Chosen {
             elements(self.name(), memory, memory_layout)?,
             elements(self.name(), bias, bias_layout)?,
         ]);
-        let Sizes {
-            rows,
-            queries,
-            heads,
-            width,
-            ..
-        } = self.sizes;
-        Ok((
-            CpuStorage::F32(out),
-            Shape::from((rows, queries, heads * width)),
-        ))
+        let Sizes { rows, queries, heads, width, .. } = self.sizes;
+        Ok((CpuStorage::F32(out), Shape::from((rows, queries, heads * width))))
     }
 
     fn bwd(
@@ -484,14 +343,8 @@ impl CustomOp3 for Chosen {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let tensors = [q, memory, bias, out, &grad.contiguous()?];
         let [grad_q, grad_memory, grad_bias] =
-            with_all(self.name(), tensors, |[q, memory, bias, out, grad]| {
-                self.backward([q, memory, bias], out, grad)
-            })?;
-        Ok((
-            as_gradient(|| grad_q, q)?,
-            as_gradient(|| grad_memory, memory)?,
-            as_gradient(|| grad_bias, bias)?,
-        ))
+            with_all(self.name(), tensors, |[q, memory, bias, out, grad]| self.backward([q, memory, bias], out, grad))?;
+        Ok((as_gradient(|| grad_q, q)?, as_gradient(|| grad_memory, memory)?, as_gradient(|| grad_bias, bias)?))
     }
 }
 
@@ -503,28 +356,15 @@ mod tests {
     /// B, Q, H, Dh, S, M, J
     type Case = [usize; 7];
 
-    const CASES: [Case; 4] = [
-        [1, 1, 1, 4, 1, 1, 1],
-        [3, 2, 2, 8, 2, 6, 4],
-        [5, 12, 3, 16, 2, 20, 9],
-        [24, 4, 6, 32, 6, 196, 16],
-    ];
+    const CASES: [Case; 4] =
+        [[1, 1, 1, 4, 1, 1, 1], [3, 2, 2, 8, 2, 6, 4], [5, 12, 3, 16, 2, 20, 9], [24, 4, 6, 32, 6, 196, 16]];
 
     /// Chosen entries with some absent, row 1 without any, and some chosen twice.
     fn picks([rows, _, _, _, memories, entries, picks]: Case) -> [Arc<[u32]>; 2] {
         let chosen = (0..rows * picks)
-            .map(|i| {
-                if i % 4 == 2 || i / picks == 1 {
-                    ABSENT
-                } else {
-                    (i * 5 / 2 % entries) as u32
-                }
-            })
+            .map(|i| if i % 4 == 2 || i / picks == 1 { ABSENT } else { (i * 5 / 2 % entries) as u32 })
             .collect();
-        [
-            chosen,
-            (0..rows).map(|row| ((row + 1) % memories) as u32).collect(),
-        ]
+        [chosen, (0..rows).map(|row| ((row + 1) % memories) as u32).collect()]
     }
 
     fn inputs([rows, queries, heads, width, memories, entries, picks]: Case) -> Vec<Tensor> {
@@ -585,22 +425,13 @@ mod tests {
     fn a_row_without_entries_gives_zeros() {
         let ([chosen, memory_of_row], t) = (picks(CASES[1]), inputs(CASES[1]));
         let out = chosen_attention(&t[0], &t[1], &t[2], &chosen, &memory_of_row).unwrap();
-        assert!(
-            values(&out.narrow(0, 1, 1).unwrap())
-                .iter()
-                .all(|x| *x == 0.0)
-        );
+        assert!(values(&out.narrow(0, 1, 1).unwrap()).iter().all(|x| *x == 0.0));
     }
 
     #[test]
     fn an_entry_outside_the_memory_is_refused() {
         let t = inputs(CASES[0]);
         let error = chosen_attention(&t[0], &t[1], &t[2], &[7].into(), &[0].into()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("entry 7 chosen from a memory of 1"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("entry 7 chosen from a memory of 1"), "{error}");
     }
 }

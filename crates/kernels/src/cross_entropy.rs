@@ -4,9 +4,7 @@
 //! pass writes `(softmax - one_hot) * grad` in a single pass over the logits.
 //! Shapes: `logits` `[N, V]`, one target per row, result `[N]`.
 
-use crate::buffer::{
-    Shared, as_gradient, elements, filled, for_rows, for_units, require_f32, with_all,
-};
+use crate::buffer::{Shared, as_gradient, elements, filled, for_rows, for_units, require_f32, with_all};
 use crate::lanes::{exp, max, sum};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
@@ -27,30 +25,17 @@ const UNSUPERVISED: u32 = u32::MAX;
 pub fn cross_entropy(logits: &Tensor, targets: &[Option<u32>]) -> Result<Tensor> {
     let (rows, vocabulary) = logits.dims2()?;
     if targets.len() != rows {
-        bail!(
-            "cross_entropy: expected {rows} targets for logits {:?}, got {}",
-            logits.shape(),
-            targets.len()
-        )
+        bail!("cross_entropy: expected {rows} targets for logits {:?}, got {}", logits.shape(), targets.len())
     }
-    if let Some(row) = targets
-        .iter()
-        .position(|t| t.is_some_and(|t| t as usize >= vocabulary))
-    {
-        bail!(
-            "cross_entropy: expected targets below {vocabulary}, got {:?} in row {row}",
-            targets[row]
-        )
+    if let Some(row) = targets.iter().position(|t| t.is_some_and(|t| t as usize >= vocabulary)) {
+        bail!("cross_entropy: expected targets below {vocabulary}, got {:?} in row {row}", targets[row])
     }
     if !logits.device().is_cpu() {
         return composed(logits, targets);
     }
     require_f32("cross_entropy", &[logits])?;
     let targets = targets.iter().map(|t| t.unwrap_or(UNSUPERVISED)).collect();
-    logits.contiguous()?.apply_op1(CrossEntropy {
-        targets,
-        log_sums: OnceLock::new(),
-    })
+    logits.contiguous()?.apply_op1(CrossEntropy { targets, log_sums: OnceLock::new() })
 }
 
 fn composed(logits: &Tensor, targets: &[Option<u32>]) -> Result<Tensor> {
@@ -115,9 +100,7 @@ impl CustomOp1 for CrossEntropy {
     fn bwd(&self, logits: &Tensor, _losses: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (_, vocabulary) = logits.dims2()?;
         let grad = grad.contiguous()?;
-        let Some(log_sums) = self.log_sums.get() else {
-            bail!("cross_entropy: backward before forward")
-        };
+        let Some(log_sums) = self.log_sums.get() else { bail!("cross_entropy: backward before forward") };
         with_all(self.name(), [logits, &grad], |[values, grad]| {
             let compute = || {
                 filled(values.len(), |out| {
@@ -145,20 +128,14 @@ mod tests {
     use crate::check::*;
 
     fn targets(rows: usize, vocabulary: usize) -> Vec<Option<u32>> {
-        (0..rows)
-            .map(|n| (n % 3 != 1).then_some((n * 7 % vocabulary) as u32))
-            .collect()
+        (0..rows).map(|n| (n % 3 != 1).then_some((n * 7 % vocabulary) as u32)).collect()
     }
 
     fn agree(check: fn(Op, Op, &[Tensor]), rows: usize, vocabulary: usize) {
         let targets = targets(rows, vocabulary);
         let fused = |t: &[Tensor]| cross_entropy(&t[0], &targets);
         let reference = |t: &[Tensor]| composed(&t[0], &targets);
-        check(
-            &fused,
-            &reference,
-            &[(random((rows, vocabulary), 10) * 3.0).unwrap()],
-        );
+        check(&fused, &reference, &[(random((rows, vocabulary), 10) * 3.0).unwrap()]);
     }
 
     #[test]
@@ -186,11 +163,7 @@ mod tests {
         let loss = cross_entropy(&logits, &[None, Some(3)]).unwrap();
         assert_eq!(values(&loss)[0], 0.0);
         let grads = loss.sum_all().unwrap().backward().unwrap();
-        assert!(
-            values(grads.get(&logits).unwrap())[..5]
-                .iter()
-                .all(|g| *g == 0.0)
-        );
+        assert!(values(grads.get(&logits).unwrap())[..5].iter().all(|g| *g == 0.0));
     }
 
     #[test]

@@ -38,19 +38,12 @@ pub fn feed_forward(x: &Tensor, gate_up: &Tensor, down: &Tensor) -> Result<Tenso
         return composed(x, gate_up, down);
     }
     require_f32("feed_forward", &[x, gate_up, down])?;
-    let op = FeedForward {
-        wide: OnceLock::new(),
-    };
-    x.contiguous()?
-        .apply_op3(&gate_up.contiguous()?, &down.contiguous()?, op)
+    let op = FeedForward { wide: OnceLock::new() };
+    x.contiguous()?.apply_op3(&gate_up.contiguous()?, &down.contiguous()?, op)
 }
 
 fn composed(x: &Tensor, gate_up: &Tensor, down: &Tensor) -> Result<Tensor> {
-    crate::linear(
-        &crate::swiglu(&crate::linear(x, gate_up, None)?)?,
-        down,
-        None,
-    )
+    crate::linear(&crate::swiglu(&crate::linear(x, gate_up, None)?)?, down, None)
 }
 
 struct FeedForward {
@@ -63,16 +56,8 @@ fn layers(x: &Shape, gate_up: &Shape, down: &Shape) -> Result<[Layer; 2]> {
     let (wide, inputs) = gate_up.dims2()?;
     let (outputs, hidden) = down.dims2()?;
     let rows = x.elem_count() / inputs.max(1);
-    let widen = Layer {
-        rows,
-        inputs,
-        outputs: wide,
-    };
-    let narrow = Layer {
-        rows,
-        inputs: hidden,
-        outputs,
-    };
+    let widen = Layer { rows, inputs, outputs: wide };
+    let narrow = Layer { rows, inputs: hidden, outputs };
     Ok([widen, narrow])
 }
 
@@ -90,11 +75,7 @@ impl CustomOp3 for FeedForward {
         down: &CpuStorage,
         down_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let [widen, narrow] = layers(
-            x_layout.shape(),
-            gate_up_layout.shape(),
-            down_layout.shape(),
-        )?;
+        let [widen, narrow] = layers(x_layout.shape(), gate_up_layout.shape(), down_layout.shape())?;
         let x = elements(self.name(), x, x_layout)?;
         let gate_up = elements(self.name(), gate_up, gate_up_layout)?;
         let down = elements(self.name(), down, down_layout)?;
@@ -117,30 +98,23 @@ impl CustomOp3 for FeedForward {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [widen, narrow] = layers(x.shape(), gate_up.shape(), down.shape())?;
-        let Some(wide) = self.wide.get() else {
-            bail!("feed_forward: backward before forward")
-        };
+        let Some(wide) = self.wide.get() else { bail!("feed_forward: backward before forward") };
         let tensors = [x, gate_up, down, &grad.contiguous()?];
-        with_all(
-            self.name(),
-            tensors,
-            |[x_all, gate_up_all, down_all, grad]| {
-                let hidden = narrow.inputs;
-                let grad_down =
-                    as_gradient(|| narrow.grad_weight(grad, &gated(wide, hidden)), down)?;
-                if !x.track_op() && !gate_up.track_op() {
-                    return Ok((None, None, grad_down));
-                }
-                let grad_hidden = narrow.grad_x(grad, down_all); // [R, F]
-                let grad_wide = gated_gradient(wide, &grad_hidden, hidden); // [R, 2F]
-                drop(grad_hidden);
-                Ok((
-                    as_gradient(|| widen.grad_x(&grad_wide, gate_up_all), x)?,
-                    as_gradient(|| widen.grad_weight(&grad_wide, x_all), gate_up)?,
-                    grad_down,
-                ))
-            },
-        )
+        with_all(self.name(), tensors, |[x_all, gate_up_all, down_all, grad]| {
+            let hidden = narrow.inputs;
+            let grad_down = as_gradient(|| narrow.grad_weight(grad, &gated(wide, hidden)), down)?;
+            if !x.track_op() && !gate_up.track_op() {
+                return Ok((None, None, grad_down));
+            }
+            let grad_hidden = narrow.grad_x(grad, down_all); // [R, F]
+            let grad_wide = gated_gradient(wide, &grad_hidden, hidden); // [R, 2F]
+            drop(grad_hidden);
+            Ok((
+                as_gradient(|| widen.grad_x(&grad_wide, gate_up_all), x)?,
+                as_gradient(|| widen.grad_weight(&grad_wide, x_all), gate_up)?,
+                grad_down,
+            ))
+        })
     }
 }
 
@@ -168,9 +142,7 @@ mod tests {
         let (outputs, hidden) = t[2].dims2()?;
         let wide = t[0].reshape((2 * rows, inputs))?.matmul(&t[1].t()?)?;
         let gate = wide.narrow(1, 0, hidden)?.contiguous()?.silu()?;
-        let narrow = gate
-            .mul(&wide.narrow(1, hidden, hidden)?)?
-            .matmul(&t[2].t()?)?;
+        let narrow = gate.mul(&wide.narrow(1, hidden, hidden)?)?.matmul(&t[2].t()?)?;
         narrow.reshape((2, rows, outputs))
     }
 

@@ -34,13 +34,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn probabilities(
-        &mut self,
-        inputs: &Inputs,
-        block: Block,
-        penalty: &[f32],
-        sums: &[f32],
-    ) {
+    pub(crate) fn probabilities(&mut self, inputs: &Inputs, block: Block, penalty: &[f32], sums: &[f32]) {
         let keys = inputs.keys_of(block);
         self.probabilities.resize(block.count * keys, 0.0);
         self.gradients.resize(block.count * keys, 0.0);
@@ -51,21 +45,11 @@ impl Scratch {
     }
 
     /// `dS = P * (dO V^T - rowsum(dO * O))`.
-    pub(crate) fn score_gradients(
-        &mut self,
-        inputs: &Inputs,
-        block: Block,
-        out: &[f32],
-        grad: &[f32],
-    ) {
+    pub(crate) fn score_gradients(&mut self, inputs: &Inputs, block: Block, out: &[f32], grad: &[f32]) {
         let keys = inputs.keys_of(block);
-        let (out, grad) = (
-            inputs.like_queries(out, block),
-            inputs.like_queries(grad, block),
-        );
+        let (out, grad) = (inputs.like_queries(out, block), inputs.like_queries(grad, block));
         for (values, at) in inputs.segments(block, Half::Values) {
-            Target::new(&mut self.gradients[at..], block.count, values.rows, keys)
-                .a_bt(grad, values, 1.0, false);
+            Target::new(&mut self.gradients[at..], block.count, values.rows, keys).a_bt(grad, values, 1.0, false);
         }
         for t in 0..block.count {
             let mean = dot(grad.row(t), out.row(t));
@@ -81,13 +65,7 @@ impl Scratch {
     ///
     /// # Safety
     /// The calling task alone touches the block's row and key/value head in `into`.
-    pub(crate) unsafe fn spread(
-        &self,
-        inputs: &Inputs,
-        block: Block,
-        grad: Option<&[f32]>,
-        into: Into,
-    ) {
+    pub(crate) unsafe fn spread(&self, inputs: &Inputs, block: Block, grad: Option<&[f32]>, into: Into) {
         let Sizes { width, places, .. } = inputs.sizes;
         let keys = inputs.keys_of(block);
         let scale = inputs.sizes.scale();
@@ -120,11 +98,7 @@ impl Scratch {
                 unsafe { Target::within(buffer, span.start, [span.places, width, span.stride]) }
                     .at_b(weights, against, scale, true);
             };
-            accumulate(
-                into.own,
-                inputs.own_span(block.row, group, half, block.own_end),
-                places,
-            );
+            accumulate(into.own, inputs.own_span(block.row, group, half, block.own_end), places);
             if places > 0 {
                 let segment = inputs.sight.shared_of_row[block.row] as usize;
                 accumulate(into.shared, inputs.shared_span(segment, group, half), 0);

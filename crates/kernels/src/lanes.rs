@@ -37,17 +37,10 @@ pub(crate) fn max(a: &[f32]) -> f32 {
     let (blocks, rest) = a.as_chunks::<LANES>();
     for block in blocks {
         for lane in 0..LANES {
-            best[lane] = if block[lane] > best[lane] {
-                block[lane]
-            } else {
-                best[lane]
-            };
+            best[lane] = if block[lane] > best[lane] { block[lane] } else { best[lane] };
         }
     }
-    rest.iter().chain(&best).fold(
-        f32::NEG_INFINITY,
-        |best, &x| if x > best { x } else { best },
-    )
+    rest.iter().chain(&best).fold(f32::NEG_INFINITY, |best, &x| if x > best { x } else { best })
 }
 
 /// `y += scale * x`.
@@ -130,10 +123,7 @@ mod tests {
             let ramp: Vec<f32> = (0..length).map(|i| i as f32).collect();
             assert_eq!(sum(&ones), length as f32);
             assert_eq!(dot(&ones, &ramp), ramp.iter().sum::<f32>());
-            assert_eq!(
-                max(&ramp),
-                ramp.last().copied().unwrap_or(f32::NEG_INFINITY)
-            );
+            assert_eq!(max(&ramp), ramp.last().copied().unwrap_or(f32::NEG_INFINITY));
         }
     }
 }

@@ -18,32 +18,20 @@ pub(crate) struct Layer {
 impl Layer {
     /// `x W^T + b`, `[R, O]`.
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        let &Layer {
-            rows,
-            inputs,
-            outputs,
-        } = self;
+        let &Layer { rows, inputs, outputs } = self;
         filled(rows * outputs, |out| {
             if let Some(bias) = bias {
                 for_rows(out, outputs, |_, out| out.copy_from_slice(bias));
             }
             let x = Matrix::new(x, rows, inputs, inputs);
             let weight = Matrix::new(weight, outputs, inputs, inputs);
-            Target::new(out, rows, outputs, outputs).on_all_cores(
-                [x, weight],
-                [false, true],
-                bias.is_some(),
-            );
+            Target::new(out, rows, outputs, outputs).on_all_cores([x, weight], [false, true], bias.is_some());
         })
     }
 
     /// `G W`, `[R, I]`.
     pub(crate) fn grad_x(&self, grad: &[f32], weight: &[f32]) -> Vec<f32> {
-        let &Layer {
-            rows,
-            inputs,
-            outputs,
-        } = self;
+        let &Layer { rows, inputs, outputs } = self;
         let grad = Matrix::new(grad, rows, outputs, outputs);
         let weight = Matrix::new(weight, outputs, inputs, inputs);
         product([grad, weight], [false, false], rows, inputs)
@@ -55,11 +43,7 @@ impl Layer {
     /// rows are a large power of two apart miss every cache (2 GB/s). So the narrower of the two goes
     /// second, and where that is `X` the small result is turned over afterwards.
     pub(crate) fn grad_weight(&self, grad: &[f32], x: &[f32]) -> Vec<f32> {
-        let &Layer {
-            rows,
-            inputs,
-            outputs,
-        } = self;
+        let &Layer { rows, inputs, outputs } = self;
         let grad = Matrix::new(grad, rows, outputs, outputs);
         let x = Matrix::new(x, rows, inputs, inputs);
         if outputs <= inputs || outputs % LINE != 0 || rows < outputs {

@@ -21,17 +21,10 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Te
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     if x.dim(D::Minus1)? != inputs {
-        bail!(
-            "linear: expected x [.., {inputs}] for a weight {:?}, got {:?}",
-            weight.shape(),
-            x.shape()
-        )
+        bail!("linear: expected x [.., {inputs}] for a weight {:?}, got {:?}", weight.shape(), x.shape())
     }
     if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
-        bail!(
-            "linear: expected a bias [{outputs}], got {:?}",
-            bias.shape()
-        )
+        bail!("linear: expected a bias [{outputs}], got {:?}", bias.shape())
     }
     if !x.device().is_cpu() {
         return composed(x, weight, bias);
@@ -71,16 +64,9 @@ fn forward(
     let (outputs, inputs) = weight.1.shape().dims2()?;
     let x_elements = elements("linear", x.0, x.1)?;
     let weight = elements("linear", weight.0, weight.1)?;
-    let bias = bias
-        .map(|(storage, layout)| elements("linear", storage, layout))
-        .transpose()?;
+    let bias = bias.map(|(storage, layout)| elements("linear", storage, layout)).transpose()?;
     let rows = x.1.shape().elem_count() / inputs.max(1);
-    let out = Layer {
-        rows,
-        inputs,
-        outputs,
-    }
-    .forward(x_elements, weight, bias);
+    let out = Layer { rows, inputs, outputs }.forward(x_elements, weight, bias);
     let mut dims = x.1.dims().to_vec();
     if let Some(width) = dims.last_mut() {
         *width = outputs;
@@ -89,27 +75,15 @@ fn forward(
 }
 
 /// The gradients of `x` and `weight`, each only where something upstream wants it.
-fn backward(
-    x: &Tensor,
-    weight: &Tensor,
-    grad: &Tensor,
-) -> Result<(Option<Tensor>, Option<Tensor>)> {
+fn backward(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs.max(1);
-    with_all(
-        "linear",
-        [x, weight, grad],
-        |[x_elements, weight_elements, grad]| {
-            let sizes = Layer {
-                rows,
-                inputs,
-                outputs,
-            };
-            let grad_x = || sizes.grad_x(grad, weight_elements);
-            let grad_weight = || sizes.grad_weight(grad, x_elements);
-            Ok((as_gradient(grad_x, x)?, as_gradient(grad_weight, weight)?))
-        },
-    )
+    with_all("linear", [x, weight, grad], |[x_elements, weight_elements, grad]| {
+        let sizes = Layer { rows, inputs, outputs };
+        let grad_x = || sizes.grad_x(grad, weight_elements);
+        let grad_weight = || sizes.grad_weight(grad, x_elements);
+        Ok((as_gradient(grad_x, x)?, as_gradient(grad_weight, weight)?))
+    })
 }
 
 /// `db`: the columns of `grad` summed in row order.
@@ -138,13 +112,7 @@ impl CustomOp2 for Linear {
         forward((x, x_layout), (weight, weight_layout), None)
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, x: &Tensor, weight: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         backward(x, weight, &grad.contiguous()?)
     }
 }
@@ -163,11 +131,7 @@ impl CustomOp3 for Linear {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        forward(
-            (x, x_layout),
-            (weight, weight_layout),
-            Some((bias, bias_layout)),
-        )
+        forward((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
     }
 
     fn bwd(
@@ -180,9 +144,8 @@ impl CustomOp3 for Linear {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (grad_x, grad_weight) = backward(x, weight, &grad)?;
-        let grad_bias = with_all("linear", [&grad], |[grad]| {
-            as_gradient(|| sum_of_rows(grad, bias.elem_count()), bias)
-        })?;
+        let grad_bias =
+            with_all("linear", [&grad], |[grad]| as_gradient(|| sum_of_rows(grad, bias.elem_count()), bias))?;
         Ok((grad_x, grad_weight, grad_bias))
     }
 }
@@ -194,11 +157,7 @@ mod tests {
 
     /// x [B, R, I], weight [O, I], bias [O]
     fn inputs(rows: usize, inputs: usize, outputs: usize) -> [Tensor; 3] {
-        [
-            random((2, rows, inputs), 7),
-            random((outputs, inputs), 8),
-            random(outputs, 9),
-        ]
+        [random((2, rows, inputs), 7), random((outputs, inputs), 8), random(outputs, 9)]
     }
 
     fn fused(t: &[Tensor]) -> Result<Tensor> {
@@ -214,11 +173,7 @@ mod tests {
         for (rows, from, to) in [(1, 1, 1), (3, 5, 7), (1, 300, 40), (150, 130, 90)] {
             let all = inputs(rows, from, to);
             // Sums of `from` or `rows` terms: compare per unit of length.
-            let scaled = [
-                (&all[0] / (from.max(rows) as f64)).unwrap(),
-                all[1].clone(),
-                all[2].clone(),
-            ];
+            let scaled = [(&all[0] / (from.max(rows) as f64)).unwrap(), all[1].clone(), all[2].clone()];
             equals_composed(&fused, &reference, &scaled);
             equals_composed(&fused, &reference, &scaled[..2]);
         }
@@ -240,22 +195,14 @@ mod tests {
         let x = random((6, 4, 5), 1).transpose(0, 1).unwrap(); // [4, 6, 5]
         let weight = random((3, 5), 2);
         let copy = x.contiguous().unwrap();
-        assert_eq!(
-            bits(&linear(&x, &weight, None).unwrap()),
-            bits(&linear(&copy, &weight, None).unwrap())
-        );
+        assert_eq!(bits(&linear(&x, &weight, None).unwrap()), bits(&linear(&copy, &weight, None).unwrap()));
     }
 
     #[test]
     fn a_frozen_weight_gets_no_gradient_and_costs_none() {
         let x = candle_core::Var::from_tensor(&random((4, 5), 1)).unwrap();
         let weight = random((3, 5), 2);
-        let grads = linear(&x, &weight, None)
-            .unwrap()
-            .sum_all()
-            .unwrap()
-            .backward()
-            .unwrap();
+        let grads = linear(&x, &weight, None).unwrap().sum_all().unwrap().backward().unwrap();
         assert!(grads.get(&x).is_some() && grads.get(&weight).is_none());
     }
 }

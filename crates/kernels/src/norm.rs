@@ -37,10 +37,7 @@ pub fn rms_norm_relu(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 fn norm(x: &Tensor, weight: &Tensor, op: RmsNorm) -> Result<Tensor> {
     let width = weight.dims1()?;
     if x.dim(D::Minus1)? != width {
-        bail!(
-            "rms_norm: expected x [.., {width}] to match the weight, got {:?}",
-            x.shape()
-        )
+        bail!("rms_norm: expected x [.., {width}] to match the weight, got {:?}", x.shape())
     }
     if !x.device().is_cpu() {
         let normed = composed(x, weight, op.eps)?;
@@ -52,8 +49,7 @@ fn norm(x: &Tensor, weight: &Tensor, op: RmsNorm) -> Result<Tensor> {
 
 fn composed(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?; // [.., 1]
-    x.broadcast_div(&(mean_square + eps)?.sqrt()?)?
-        .broadcast_mul(weight)
+    x.broadcast_div(&(mean_square + eps)?.sqrt()?)?.broadcast_mul(weight)
 }
 
 struct RmsNorm {
@@ -151,15 +147,11 @@ impl CustomOp2 for RmsNorm {
         let name = self.name();
         let grad = grad.contiguous()?;
         let grad = if self.relu { where_positive(&grad, normed)? } else { grad };
-        with_all(
-            name,
-            [x, weight, &grad],
-            |[x_elements, weight_elements, grad]| {
-                let grad_x = || self.grad_x(x_elements, weight_elements, grad);
-                let grad_weight = || self.grad_weight(x_elements, weight_elements.len(), grad);
-                Ok((as_gradient(grad_x, x)?, as_gradient(grad_weight, weight)?))
-            },
-        )
+        with_all(name, [x, weight, &grad], |[x_elements, weight_elements, grad]| {
+            let grad_x = || self.grad_x(x_elements, weight_elements, grad);
+            let grad_weight = || self.grad_weight(x_elements, weight_elements.len(), grad);
+            Ok((as_gradient(grad_x, x)?, as_gradient(grad_weight, weight)?))
+        })
     }
 }
 
@@ -237,10 +229,7 @@ mod tests {
     #[test]
     fn a_row_in_a_batch_equals_the_row_alone() {
         let [x, weight] = inputs(700, 64);
-        let all = rms_norm(&x, &weight, 1e-5)
-            .unwrap()
-            .narrow(0, 431, 1)
-            .unwrap();
+        let all = rms_norm(&x, &weight, 1e-5).unwrap().narrow(0, 431, 1).unwrap();
         let alone = rms_norm(&x.narrow(0, 431, 1).unwrap(), &weight, 1e-5).unwrap();
         assert_eq!(bits(&all), bits(&alone));
     }
@@ -249,9 +238,6 @@ mod tests {
     fn another_dtype_is_refused_with_the_way_out() {
         let x = random((2, 4), 1).to_dtype(candle_core::DType::F64).unwrap();
         let error = rms_norm(&x, &random(4, 2), 1e-5).unwrap_err().to_string();
-        assert!(
-            error.contains("rms_norm") && error.contains("to_dtype"),
-            "{error}"
-        );
+        assert!(error.contains("rms_norm") && error.contains("to_dtype"), "{error}");
     }
 }

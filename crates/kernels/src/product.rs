@@ -23,12 +23,7 @@ impl<'a> Matrix<'a> {
     /// `rows` rows of `columns` elements, the first at `elements[0]`, `stride` apart.
     pub(crate) fn new(elements: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         assert!(rows == 0 || (rows - 1) * stride + columns <= elements.len());
-        Self {
-            elements,
-            rows,
-            columns,
-            stride,
-        }
+        Self { elements, rows, columns, stride }
     }
 
     pub(crate) fn row(&self, row: usize) -> &'a [f32] {
@@ -49,12 +44,7 @@ impl Target {
     /// A target over the whole of a slice that the caller owns for as long as it uses the target.
     pub(crate) fn new(elements: &mut [f32], rows: usize, columns: usize, stride: usize) -> Self {
         assert!(rows == 0 || (rows - 1) * stride + columns <= elements.len());
-        Self {
-            pointer: elements.as_mut_ptr(),
-            rows,
-            columns,
-            stride,
-        }
+        Self { pointer: elements.as_mut_ptr(), rows, columns, stride }
     }
 
     /// A target at `start` of a buffer that other tasks write elsewhere.
@@ -67,18 +57,9 @@ impl Target {
         [rows, columns, stride]: [usize; 3],
     ) -> Self {
         assert!(columns <= stride || rows < 2);
-        let length = if rows == 0 {
-            0
-        } else {
-            (rows - 1) * stride + columns
-        };
+        let length = if rows == 0 { 0 } else { (rows - 1) * stride + columns };
         // SAFETY: the pointer stays within the buffer by the assertion in `at`.
-        Self {
-            pointer: unsafe { buffer.at(start, length) },
-            rows,
-            columns,
-            stride,
-        }
+        Self { pointer: unsafe { buffer.at(start, length) }, rows, columns, stride }
     }
 
     fn row(&mut self, row: usize) -> &mut [f32] {
@@ -143,29 +124,13 @@ impl Target {
 
     fn large(&mut self, ab: [Matrix; 2], transposed: [bool; 2], scale: f32, add: bool) {
         // SAFETY: this task alone holds the target's rows.
-        unsafe {
-            multiply(
-                *self,
-                ab,
-                transposed,
-                [scale, add as u8 as f32],
-                Parallelism::None,
-            )
-        }
+        unsafe { multiply(*self, ab, transposed, [scale, add as u8 as f32], Parallelism::None) }
     }
 
     /// The same three products on every core: for whole layers rather than heads.
     pub(crate) fn on_all_cores(self, ab: [Matrix; 2], transposed: [bool; 2], add: bool) {
         // SAFETY: as above.
-        unsafe {
-            multiply(
-                self,
-                ab,
-                transposed,
-                [1.0, add as u8 as f32],
-                Parallelism::Rayon(0),
-            )
-        }
+        unsafe { multiply(self, ab, transposed, [1.0, add as u8 as f32], Parallelism::Rayon(0)) }
     }
 }
 
@@ -183,11 +148,7 @@ unsafe fn multiply(
     // (rows, columns, step between columns, step between rows) of op(matrix)
     let view = |matrix: Matrix, transposed: bool| {
         let stride = matrix.stride as isize;
-        if transposed {
-            (matrix.columns, matrix.rows, stride, 1)
-        } else {
-            (matrix.rows, matrix.columns, 1, stride)
-        }
+        if transposed { (matrix.columns, matrix.rows, stride, 1) } else { (matrix.rows, matrix.columns, 1, stride) }
     };
     let (m, k, a_columns, a_rows) = view(a, transposed[0]);
     let (b_k, n, b_columns, b_rows) = view(b, transposed[1]);

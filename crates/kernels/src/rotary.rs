@@ -32,8 +32,7 @@ pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
         return composed(x, &cos, &sin);
     }
     require_f32("rotary", &[x, &cos, &sin])?;
-    x.contiguous()?
-        .apply_op3(&cos.contiguous()?, &sin.contiguous()?, Rotary)
+    x.contiguous()?.apply_op3(&cos.contiguous()?, &sin.contiguous()?, Rotary)
 }
 
 fn composed(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
@@ -120,11 +119,7 @@ mod tests {
     /// x [B, T, N, Dh], cos and sin [B, T, Dh/2]
     fn inputs(batch: usize, steps: usize, heads: usize, head: usize) -> [Tensor; 3] {
         let angle = random((batch, steps, head / 2), 6);
-        [
-            random((batch, steps, heads, head), 5),
-            angle.cos().unwrap(),
-            angle.sin().unwrap(),
-        ]
+        [random((batch, steps, heads, head), 5), angle.cos().unwrap(), angle.sin().unwrap()]
     }
 
     fn fused(t: &[Tensor]) -> Result<Tensor> {
@@ -146,13 +141,7 @@ mod tests {
     fn rotary_gradient_matches_finite_differences() {
         let [x, cos, sin] = inputs(2, 3, 2, 6);
         let fused = |t: &[Tensor]| rotary(&t[0], &cos, &sin);
-        let reference = |t: &[Tensor]| {
-            composed(
-                &t[0],
-                &cos.to_dtype(t[0].dtype())?,
-                &sin.to_dtype(t[0].dtype())?,
-            )
-        };
+        let reference = |t: &[Tensor]| composed(&t[0], &cos.to_dtype(t[0].dtype())?, &sin.to_dtype(t[0].dtype())?);
         matches_finite_differences(&fused, &reference, &[x]);
     }
 

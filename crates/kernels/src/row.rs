@@ -29,22 +29,11 @@ pub fn attention_row(q: &Tensor, own: &Tensor, shared: &Tensor, sight: &Sight) -
         return composed(&with_time, own, shared, sight, sizes);
     }
     require_f32("attention_row", &[q, own, shared])?;
-    let op = Row {
-        sizes,
-        sight: sight.clone(),
-        log_sums: OnceLock::new(),
-    };
-    q.contiguous()?
-        .apply_op3(&own.contiguous()?, &shared.contiguous()?, op)
+    let op = Row { sizes, sight: sight.clone(), log_sums: OnceLock::new() };
+    q.contiguous()?.apply_op3(&own.contiguous()?, &shared.contiguous()?, op)
 }
 
-fn composed(
-    q: &Tensor,
-    own: &Tensor,
-    shared: &Tensor,
-    sight: &Sight,
-    sizes: Sizes,
-) -> Result<Tensor> {
+fn composed(q: &Tensor, own: &Tensor, shared: &Tensor, sight: &Sight, sizes: Sizes) -> Result<Tensor> {
     composed_probabilities(q, own, Some(shared), sight, sizes)? // [B, H, 1, P + C]
         .squeeze(2)?
         .narrow(D::Minus1, 0, sizes.places) // [B, H, P]
@@ -59,34 +48,16 @@ struct Row {
 
 impl Row {
     fn inputs<'a>(&'a self, q: &'a [f32], own: &'a [f32], shared: &'a [f32]) -> Inputs<'a> {
-        Inputs {
-            q,
-            own,
-            shared,
-            sizes: self.sizes,
-            sight: &self.sight,
-        }
+        Inputs { q, own, shared, sizes: self.sizes, sight: &self.sight }
     }
 
     fn operations(&self) -> usize {
-        let Sizes {
-            rows,
-            heads,
-            width,
-            places,
-            slots,
-            ..
-        } = self.sizes;
+        let Sizes { rows, heads, width, places, slots, .. } = self.sizes;
         rows * heads * width * (places + slots)
     }
 
     fn forward(&self, inputs: &Inputs) -> Vec<f32> {
-        let Sizes {
-            rows,
-            heads,
-            places,
-            ..
-        } = self.sizes;
+        let Sizes { rows, heads, places, .. } = self.sizes;
         let mut log_sums = vec![0f32; rows * heads];
         let sums = Shared::new(&mut log_sums);
         let out = filled(rows * heads * places, |out| {
@@ -95,12 +66,8 @@ impl Row {
                 let penalty = inputs.penalty(row);
                 let mut scores = vec![0f32; penalty.len()];
                 // SAFETY: the sums and results of a row belong to its unit alone.
-                let (sums, out) = unsafe {
-                    (
-                        sums.slice(row * heads, heads),
-                        out.slice(row * heads * places, heads * places),
-                    )
-                };
+                let (sums, out) =
+                    unsafe { (sums.slice(row * heads, heads), out.slice(row * heads * places, heads * places)) };
                 for (head, sum) in sums.iter_mut().enumerate() {
                     for block in inputs.blocks(row, head, 1) {
                         let scores = &mut scores[..inputs.keys_of(block)];
@@ -118,24 +85,14 @@ impl Row {
     /// Gradients of q, own and shared. A probability's share of the loss reaches every key, since all
     /// of them are under one softmax: `dS = P * (g - sum(g * P))` with `g` zero on own slots.
     fn backward(&self, inputs: &Inputs, grad: &[f32]) -> Result<[Vec<f32>; 3]> {
-        let Sizes {
-            heads,
-            places,
-            groups,
-            ..
-        } = self.sizes;
-        let Some(log_sums) = self.log_sums.get() else {
-            bail!("attention_row: backward before forward")
-        };
+        let Sizes { heads, places, groups, .. } = self.sizes;
+        let Some(log_sums) = self.log_sums.get() else { bail!("attention_row: backward before forward") };
         let mut own = vec![0f32; inputs.own.len()];
         let mut shared = vec![0f32; inputs.shared.len()];
         let families = families(&self.sight, self.sizes);
         let q = filled(inputs.q.len(), |q| {
-            let into = Into {
-                q: Shared::new(q),
-                own: Some(Shared::new(&mut own)),
-                shared: Some(Shared::new(&mut shared)),
-            };
+            let into =
+                Into { q: Shared::new(q), own: Some(Shared::new(&mut own)), shared: Some(Shared::new(&mut shared)) };
             for_units(families.len() * groups, self.operations(), |unit| {
                 let (family, group) = (&families[unit / groups], unit % groups);
                 let per_group = self.sizes.heads_per_group();
@@ -145,12 +102,7 @@ impl Row {
                     for head in group * per_group..(group + 1) * per_group {
                         let place = row * heads + head;
                         for block in inputs.blocks(row, head, 1) {
-                            scratch.probabilities(
-                                inputs,
-                                block,
-                                &penalty,
-                                &log_sums[place..=place],
-                            );
+                            scratch.probabilities(inputs, block, &penalty, &log_sums[place..=place]);
                             row_gradients(&mut scratch, &grad[place * places..][..places]);
                             // SAFETY: this task alone writes this group of these rows and of
                             // the segment they share.
@@ -191,12 +143,7 @@ impl CustomOp3 for Row {
         let own = elements(self.name(), own, own_layout)?;
         let shared = elements(self.name(), shared, shared_layout)?;
         let out = self.forward(&self.inputs(q, own, shared));
-        let Sizes {
-            rows,
-            heads,
-            places,
-            ..
-        } = self.sizes;
+        let Sizes { rows, heads, places, .. } = self.sizes;
         Ok((CpuStorage::F32(out), Shape::from((rows, heads, places))))
     }
 
@@ -210,14 +157,8 @@ impl CustomOp3 for Row {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let tensors = [q, own, shared, &grad.contiguous()?];
         let [grad_q, grad_own, grad_shared] =
-            with_all(self.name(), tensors, |[q, own, shared, grad]| {
-                self.backward(&self.inputs(q, own, shared), grad)
-            })?;
-        Ok((
-            as_gradient(|| grad_q, q)?,
-            as_gradient(|| grad_own, own)?,
-            as_gradient(|| grad_shared, shared)?,
-        ))
+            with_all(self.name(), tensors, |[q, own, shared, grad]| self.backward(&self.inputs(q, own, shared), grad))?;
+        Ok((as_gradient(|| grad_q, q)?, as_gradient(|| grad_own, own)?, as_gradient(|| grad_shared, shared)?))
     }
 }
 
@@ -235,9 +176,7 @@ mod tests {
             shared_visible: (0..segments * places)
                 .map(|i| i % 5 != 3 && !(blind && i / places == 1 % segments))
                 .collect(),
-            own_visible: (0..rows * slots)
-                .map(|i| i % 4 != 2 && !(blind && i < slots))
-                .collect(),
+            own_visible: (0..rows * slots).map(|i| i % 4 != 2 && !(blind && i < slots)).collect(),
             first_slot: slots / 2,
             causal,
         }
@@ -264,11 +203,7 @@ mod tests {
 
     #[test]
     fn attention_row_equals_the_composed_form() {
-        for case in [
-            [1, 1, 4, 1, 1, 1, 1],
-            [3, 6, 8, 2, 5, 2, 7],
-            [16, 6, 32, 6, 20, 4, 49],
-        ] {
+        for case in [[1, 1, 4, 1, 1, 1, 1], [3, 6, 8, 2, 5, 2, 7], [16, 6, 32, 6, 20, 4, 49]] {
             for (causal, blind) in [(true, false), (false, false), (true, true)] {
                 agree(equals_composed, case, causal, blind);
             }
@@ -277,18 +212,8 @@ mod tests {
 
     #[test]
     fn attention_row_gradient_matches_finite_differences() {
-        agree(
-            matches_finite_differences,
-            [3, 4, 8, 2, 5, 2, 7],
-            true,
-            false,
-        );
-        agree(
-            matches_finite_differences,
-            [3, 4, 8, 2, 5, 2, 7],
-            false,
-            true,
-        );
+        agree(matches_finite_differences, [3, 4, 8, 2, 5, 2, 7], true, false);
+        agree(matches_finite_differences, [3, 4, 8, 2, 5, 2, 7], false, true);
     }
 
     #[test]
@@ -305,20 +230,11 @@ mod tests {
         let case = [2, 2, 8, 2, 3, 1, 8];
         let (sight, t) = (sight(case, true, false), inputs(case));
         let eye = Tensor::eye(8, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-        let eye = eye
-            .reshape((1, 8, 1, 1, 8))
-            .unwrap()
-            .broadcast_as((1, 8, 1, 2, 8))
-            .unwrap();
-        let shared = Tensor::cat(
-            &[t[2].narrow(2, 0, 1).unwrap(), eye.contiguous().unwrap()],
-            2,
-        )
-        .unwrap();
+        let eye = eye.reshape((1, 8, 1, 1, 8)).unwrap().broadcast_as((1, 8, 1, 2, 8)).unwrap();
+        let shared = Tensor::cat(&[t[2].narrow(2, 0, 1).unwrap(), eye.contiguous().unwrap()], 2).unwrap();
         let own_keys = t[1].narrow(2, 0, 1).unwrap();
         let own = Tensor::cat(&[&own_keys, &own_keys.zeros_like().unwrap()], 2).unwrap();
-        let mixed =
-            crate::attention(&t[0].unsqueeze(1).unwrap(), &own, Some(&shared), &sight).unwrap();
+        let mixed = crate::attention(&t[0].unsqueeze(1).unwrap(), &own, Some(&shared), &sight).unwrap();
         let row = attention_row(&t[0], &own, &shared, &sight).unwrap();
         for (mixed, row) in values(&mixed).iter().zip(values(&row)) {
             assert!((mixed - row).abs() < 1e-6);

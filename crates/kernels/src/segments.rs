@@ -43,23 +43,12 @@ pub(crate) struct Block {
 
 impl Inputs<'_> {
     /// The blocks of at most `length` queries of one head.
-    pub(crate) fn blocks(
-        &self,
-        row: usize,
-        head: usize,
-        length: usize,
-    ) -> impl Iterator<Item = Block> {
+    pub(crate) fn blocks(&self, row: usize, head: usize, length: usize) -> impl Iterator<Item = Block> {
         let Sizes { queries, slots, .. } = self.sizes;
         (0..queries).step_by(length).map(move |start| {
             let count = length.min(queries - start);
             let own_end = self.sight.own_end(start + count - 1, slots);
-            Block {
-                row,
-                head,
-                start,
-                count,
-                own_end,
-            }
+            Block { row, head, start, count, own_end }
         })
     }
 
@@ -70,16 +59,8 @@ impl Inputs<'_> {
 
     /// Where a block's queries (or results, laid out alike) start, and from one to the next.
     pub(crate) fn query_place(&self, block: Block) -> (usize, usize) {
-        let Sizes {
-            queries,
-            heads,
-            width,
-            ..
-        } = self.sizes;
-        (
-            ((block.row * queries + block.start) * heads + block.head) * width,
-            heads * width,
-        )
+        let Sizes { queries, heads, width, .. } = self.sizes;
+        (((block.row * queries + block.start) * heads + block.head) * width, heads * width)
     }
 
     /// A block of a tensor laid out like the queries, `[count, Dh]`.
@@ -90,57 +71,29 @@ impl Inputs<'_> {
 
     /// The shared segment as one key/value head sees it.
     pub(crate) fn shared_span(&self, segment: usize, group: usize, half: Half) -> Span {
-        let Sizes {
-            places,
-            groups,
-            width,
-            ..
-        } = self.sizes;
+        let Sizes { places, groups, width, .. } = self.sizes;
         let start = ((segment * places * 2 + half as usize) * groups + group) * width;
-        Span {
-            start,
-            places,
-            stride: 2 * groups * width,
-        }
+        Span { start, places, stride: 2 * groups * width }
     }
 
     /// The first `end` own slots as one key/value head sees them.
     pub(crate) fn own_span(&self, row: usize, group: usize, half: Half, end: usize) -> Span {
-        let Sizes {
-            slots,
-            groups,
-            width,
-            ..
-        } = self.sizes;
+        let Sizes { slots, groups, width, .. } = self.sizes;
         let start = ((row * slots * 2 + half as usize) * groups + group) * width;
-        Span {
-            start,
-            places: end,
-            stride: 2 * groups * width,
-        }
+        Span { start, places: end, stride: 2 * groups * width }
     }
 
     /// The segments a block looks at, those that hold anything: matrix and place among the scores.
-    pub(crate) fn segments(
-        &self,
-        block: Block,
-        half: Half,
-    ) -> impl Iterator<Item = (Matrix<'_>, usize)> {
+    pub(crate) fn segments(&self, block: Block, half: Half) -> impl Iterator<Item = (Matrix<'_>, usize)> {
         let Sizes { places, width, .. } = self.sizes;
         let group = block.head / self.sizes.heads_per_group();
         let shared = (places > 0).then(|| {
             let span = self.shared_span(self.sight.shared_of_row[block.row] as usize, group, half);
-            (
-                Matrix::new(&self.shared[span.start..], span.places, width, span.stride),
-                0,
-            )
+            (Matrix::new(&self.shared[span.start..], span.places, width, span.stride), 0)
         });
         let own = (block.own_end > 0).then(|| {
             let span = self.own_span(block.row, group, half, block.own_end);
-            (
-                Matrix::new(&self.own[span.start..], span.places, width, span.stride),
-                places,
-            )
+            (Matrix::new(&self.own[span.start..], span.places, width, span.stride), places)
         });
         shared.into_iter().chain(own)
     }
@@ -150,10 +103,7 @@ impl Inputs<'_> {
         let Sizes { places, slots, .. } = self.sizes;
         let shared = match places {
             0 => &[][..],
-            _ => {
-                &self.sight.shared_visible[self.sight.shared_of_row[row] as usize * places..]
-                    [..places]
-            }
+            _ => &self.sight.shared_visible[self.sight.shared_of_row[row] as usize * places..][..places],
         };
         let own = &self.sight.own_visible[row * slots..][..slots];
         let penalty = |&visible: &bool| if visible { 0.0 } else { f32::NEG_INFINITY };

@@ -39,21 +39,10 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     /// Checks `q` `[B, T, H, Dh]`, `own` `[B, C, 2, G, Dh]`, `shared` `[S, P, 2, G, Dh]` and `sight`.
-    pub(crate) fn of(
-        op: &str,
-        q: &Tensor,
-        own: &Tensor,
-        shared: Option<&Tensor>,
-        sight: &Sight,
-    ) -> Result<Self> {
+    pub(crate) fn of(op: &str, q: &Tensor, own: &Tensor, shared: Option<&Tensor>, sight: &Sight) -> Result<Self> {
         let (rows, queries, heads, width) = q.dims4()?;
         let (own_rows, slots, own_pair, groups, own_width) = own.dims5()?;
-        if own_rows != rows
-            || own_pair != 2
-            || own_width != width
-            || groups == 0
-            || heads % groups != 0
-        {
+        if own_rows != rows || own_pair != 2 || own_width != width || groups == 0 || heads % groups != 0 {
             bail!(
                 "{op}: expected own keys and values [{rows}, C, 2, G, {width}] with G dividing {heads} for queries {:?}, got {:?}",
                 q.shape(),
@@ -73,16 +62,7 @@ impl Sizes {
                 (segments, places)
             }
         };
-        let sizes = Self {
-            rows,
-            queries,
-            heads,
-            width,
-            groups,
-            slots,
-            segments,
-            places,
-        };
+        let sizes = Self { rows, queries, heads, width, groups, slots, segments, places };
         sight.check(op, sizes, shared.is_some())?;
         Ok(sizes)
     }
@@ -100,19 +80,9 @@ impl Sizes {
 
 impl Sight {
     fn check(&self, op: &str, sizes: Sizes, shared: bool) -> Result<()> {
-        let Sizes {
-            rows,
-            slots,
-            segments,
-            places,
-            queries,
-            ..
-        } = sizes;
+        let Sizes { rows, slots, segments, places, queries, .. } = sizes;
         if self.own_visible.len() != rows * slots {
-            bail!(
-                "{op}: expected own_visible [{rows} * {slots}], got {} entries",
-                self.own_visible.len()
-            )
+            bail!("{op}: expected own_visible [{rows} * {slots}], got {} entries", self.own_visible.len())
         }
         if self.causal && self.first_slot + queries > slots {
             bail!(
@@ -125,22 +95,12 @@ impl Sight {
             return Ok(());
         }
         if self.shared_visible.len() != segments * places {
-            bail!(
-                "{op}: expected shared_visible [{segments} * {places}], got {} entries",
-                self.shared_visible.len()
-            )
+            bail!("{op}: expected shared_visible [{segments} * {places}], got {} entries", self.shared_visible.len())
         }
         if self.shared_of_row.len() != rows {
-            bail!(
-                "{op}: expected shared_of_row [{rows}], got {} entries",
-                self.shared_of_row.len()
-            )
+            bail!("{op}: expected shared_of_row [{rows}], got {} entries", self.shared_of_row.len())
         }
-        match self
-            .shared_of_row
-            .iter()
-            .find(|&&segment| segment as usize >= segments)
-        {
+        match self.shared_of_row.iter().find(|&&segment| segment as usize >= segments) {
             Some(segment) => bail!("{op}: a row reads shared segment {segment} of {segments}"),
             None => Ok(()),
         }
@@ -148,55 +108,32 @@ impl Sight {
 
     /// Own slots that query `query` of a row may see are all below this.
     pub(crate) fn own_end(&self, query: usize, slots: usize) -> usize {
-        if self.causal {
-            (self.first_slot + query + 1).min(slots)
-        } else {
-            slots
-        }
+        if self.causal { (self.first_slot + query + 1).min(slots) } else { slots }
     }
 
     /// 1 where a query may see a key, `[B, 1, T, P + C]`.
     fn visible(&self, sizes: Sizes, like: &Tensor) -> Result<Tensor> {
-        let Sizes {
-            rows,
-            queries,
-            slots,
-            places,
-            ..
-        } = sizes;
+        let Sizes { rows, queries, slots, places, .. } = sizes;
         let mut seen = Vec::with_capacity(rows * queries * (places + slots));
         for row in 0..rows {
             for query in 0..queries {
                 if places > 0 {
                     let start = self.shared_of_row[row] as usize * places;
-                    seen.extend(
-                        self.shared_visible[start..start + places]
-                            .iter()
-                            .map(|&v| f32::from(v)),
-                    );
+                    seen.extend(self.shared_visible[start..start + places].iter().map(|&v| f32::from(v)));
                 }
                 let end = self.own_end(query, slots);
                 let own = &self.own_visible[row * slots..][..slots];
-                seen.extend(
-                    own.iter()
-                        .enumerate()
-                        .map(|(c, &v)| f32::from(v && c < end)),
-                );
+                seen.extend(own.iter().enumerate().map(|(c, &v)| f32::from(v && c < end)));
             }
         }
-        Tensor::from_vec(seen, (rows, 1, queries, places + slots), like.device())?
-            .to_dtype(like.dtype())
+        Tensor::from_vec(seen, (rows, 1, queries, places + slots), like.device())?.to_dtype(like.dtype())
     }
 }
 
 /// Softmax of `scores` over the last axis among the visible; a row that sees nothing is all zeros.
 /// `visible` broadcasts to `scores` and holds 0 or 1.
 pub(crate) fn masked_softmax(scores: &Tensor, visible: &Tensor) -> Result<Tensor> {
-    let far = if scores.dtype() == DType::F16 {
-        3e4
-    } else {
-        1e30
-    };
+    let far = if scores.dtype() == DType::F16 { 3e4 } else { 1e30 };
     let visible = visible.broadcast_as(scores.shape())?;
     let scores = ((scores * &visible)? + visible.affine(far, -far)?)?;
     let largest = scores.max_keepdim(D::Minus1)?.detach();
@@ -207,32 +144,15 @@ pub(crate) fn masked_softmax(scores: &Tensor, visible: &Tensor) -> Result<Tensor
 }
 
 /// Keys or values (`which` 0 or 1) of every head, `[B, H, P + C, Dh]`.
-fn heads_of(
-    own: &Tensor,
-    shared: Option<&Tensor>,
-    sight: &Sight,
-    sizes: Sizes,
-    which: usize,
-) -> Result<Tensor> {
-    let Sizes {
-        rows,
-        heads,
-        width,
-        groups,
-        slots,
-        places,
-        ..
-    } = sizes;
+fn heads_of(own: &Tensor, shared: Option<&Tensor>, sight: &Sight, sizes: Sizes, which: usize) -> Result<Tensor> {
+    let Sizes { rows, heads, width, groups, slots, places, .. } = sizes;
     let pick = |t: &Tensor| t.narrow(2, which, 1)?.squeeze(2);
     let own = pick(own)?; // [B, C, G, Dh]
     let all = match shared {
         None => own,
         Some(shared) => {
             let rows = Tensor::new(&*sight.shared_of_row, own.device())?;
-            Tensor::cat(
-                &[pick(shared)?.contiguous()?.index_select(&rows, 0)?, own],
-                1,
-            )? // [B, P + C, G, Dh]
+            Tensor::cat(&[pick(shared)?.contiguous()?.index_select(&rows, 0)?, own], 1)? // [B, P + C, G, Dh]
         }
     };
     let length = places + slots;
@@ -266,7 +186,5 @@ pub(crate) fn composed(
 ) -> Result<Tensor> {
     let values = heads_of(own, shared, sight, sizes, 1)?.contiguous()?; // [B, H, P + C, Dh]
     let mixed = composed_probabilities(q, own, shared, sight, sizes)?.matmul(&values)?; // [B, H, T, Dh]
-    mixed
-        .transpose(1, 2)?
-        .reshape((sizes.rows, sizes.queries, sizes.heads * sizes.width))
+    mixed.transpose(1, 2)?.reshape((sizes.rows, sizes.queries, sizes.heads * sizes.width))
 }

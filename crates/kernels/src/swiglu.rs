@@ -19,10 +19,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail}
 pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
     let width = gate_up.dim(D::Minus1)?;
     if width % 2 != 0 {
-        bail!(
-            "swiglu: expected gate and up side by side in an even last axis, got {:?}",
-            gate_up.shape()
-        )
+        bail!("swiglu: expected gate and up side by side in an even last axis, got {:?}", gate_up.shape())
     }
     if !gate_up.device().is_cpu() {
         return composed(gate_up);
@@ -76,9 +73,7 @@ impl CustomOp1 for Swiglu {
     fn cpu_fwd(&self, gate_up: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let gate_up = elements(self.name(), gate_up, layout)?;
         let mut dims = layout.dims().to_vec();
-        let Some(width) = dims.last_mut() else {
-            bail!("swiglu: expected an axis, got a scalar")
-        };
+        let Some(width) = dims.last_mut() else { bail!("swiglu: expected an axis, got a scalar") };
         *width /= 2;
         let half = *width;
         let out = gated(gate_up, half);

@@ -25,15 +25,7 @@ pub fn windows(x: &Tensor, side: usize, stride: usize, pad: usize) -> Result<Ten
             x.shape()
         )
     }
-    let grid = Grid {
-        images,
-        height,
-        width,
-        channels,
-        side,
-        stride,
-        pad,
-    };
+    let grid = Grid { images, height, width, channels, side, stride, pad };
     if !x.device().is_cpu() {
         return composed(x, grid);
     }
@@ -42,14 +34,7 @@ pub fn windows(x: &Tensor, side: usize, stride: usize, pad: usize) -> Result<Ten
 }
 
 fn composed(x: &Tensor, grid: Grid) -> Result<Tensor> {
-    let Grid {
-        images,
-        channels,
-        side,
-        stride,
-        pad,
-        ..
-    } = grid;
+    let Grid { images, channels, side, stride, pad, .. } = grid;
     let (down, across) = (grid.down(), grid.across());
     let padded = x.pad_with_zeros(1, pad, pad)?.pad_with_zeros(2, pad, pad)?;
     let pick = |start: usize, count: usize| -> Result<Tensor> {
@@ -111,11 +96,7 @@ impl Grid {
                 let inside = (self.pad..self.pad + self.height).contains(&row);
                 let start = left.max(self.pad);
                 let end = (left + self.side).min(self.pad + self.width);
-                let (start, end) = if inside && start < end {
-                    (start, end)
-                } else {
-                    (left, left)
-                };
+                let (start, end) = if inside && start < end { (start, end) } else { (left, left) };
                 let before = (start - left) * self.channels;
                 let run = (end - start) * self.channels;
                 let after = self.side * self.channels - before - run;
@@ -145,9 +126,7 @@ impl CustomOp1 for Windows {
             for_rows(out, grid.unfolded(), |image, out| {
                 let x = &x[image * grid.image()..][..grid.image()];
                 grid.runs(|place, from, length| match from {
-                    Some(from) => {
-                        out[place..place + length].copy_from_slice(&x[from..from + length])
-                    }
+                    Some(from) => out[place..place + length].copy_from_slice(&x[from..from + length]),
                     None => out[place..place + length].fill(0.0),
                 });
             });
@@ -184,27 +163,12 @@ mod tests {
     use super::*;
     use crate::check::*;
 
-    const CASES: [(usize, usize, usize); 6] = [
-        (1, 1, 0),
-        (3, 1, 1),
-        (3, 2, 1),
-        (2, 2, 0),
-        (4, 4, 0),
-        (2, 1, 3),
-    ];
+    const CASES: [(usize, usize, usize); 6] = [(1, 1, 0), (3, 1, 1), (3, 2, 1), (2, 2, 0), (4, 4, 0), (2, 1, 3)];
 
     fn agree(check: fn(Op, Op, &[Tensor]), x: &Tensor) {
         for (side, stride, pad) in CASES {
             let (images, height, width, channels) = x.dims4().unwrap();
-            let grid = Grid {
-                images,
-                height,
-                width,
-                channels,
-                side,
-                stride,
-                pad,
-            };
+            let grid = Grid { images, height, width, channels, side, stride, pad };
             let fused = |t: &[Tensor]| windows(&t[0], side, stride, pad);
             let reference = |t: &[Tensor]| composed(&t[0], grid);
             check(&fused, &reference, std::slice::from_ref(x));
@@ -232,17 +196,9 @@ mod tests {
     fn windows_times_a_filter_is_a_convolution() {
         let x = random((2, 3, 9, 8), 18); // [B, C, H, W]
         let filter = random((5, 3, 3, 3), 19); // [O, C, 3, 3]
-        let expected = x
-            .conv2d(&filter, 1, 2, 1, 1)
-            .unwrap()
-            .permute((0, 2, 3, 1))
-            .unwrap();
+        let expected = x.conv2d(&filter, 1, 2, 1, 1).unwrap().permute((0, 2, 3, 1)).unwrap();
         let rows = windows(&x.permute((0, 2, 3, 1)).unwrap(), 3, 2, 1).unwrap();
-        let weight = filter
-            .permute((0, 2, 3, 1))
-            .unwrap()
-            .reshape((5, 27))
-            .unwrap();
+        let weight = filter.permute((0, 2, 3, 1)).unwrap().reshape((5, 27)).unwrap();
         let got = crate::linear(&rows, &weight, None).unwrap();
         for (got, expected) in values(&got).iter().zip(values(&expected)) {
             assert!((got - expected).abs() < 1e-5);

@@ -149,8 +149,8 @@ pub struct Semantic {
 impl Config {
     /// Reads and checks a config. `file` names it in errors.
     pub fn from_toml(text: &str, file: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text)
-            .map_err(|e| Error::ConfigSyntax { file: file.into(), reason: e.to_string() })?;
+        let config: Self =
+            toml::from_str(text).map_err(|e| Error::ConfigSyntax { file: file.into(), reason: e.to_string() })?;
         config.validate(file)?;
         Ok(config)
     }
@@ -166,21 +166,56 @@ impl Config {
     /// [`Error::Config`] with the field, what would be accepted and what stands there.
     pub fn validate(&self, file: &str) -> Result<()> {
         let (v, l, r, s) = (&self.vision, &self.language, &self.refocus, &self.semantic);
-        let stride = if v.fine_per_side == 0 { 0 } else { v.cell_px / v.fine_per_side };
+        let stride = v.cell_px.checked_div(v.fine_per_side).unwrap_or(0);
         let head_even = l.heads > 0 && l.width % l.heads == 0 && (l.width / l.heads) % 2 == 0;
         let checks: [(&str, bool, &str, String); 12] = [
-            ("vision.fine_per_side", stride == 16, "cell_px / 16 (the fine encoder's stride)", v.fine_per_side.to_string()),
-            ("vision.coarse_shrink", v.coarse_shrink > 0 && v.cell_px == 16 * v.coarse_shrink, "cell_px / 16 (the coarse encoder's stride)", v.coarse_shrink.to_string()),
+            (
+                "vision.fine_per_side",
+                stride == 16,
+                "cell_px / 16 (the fine encoder's stride)",
+                v.fine_per_side.to_string(),
+            ),
+            (
+                "vision.coarse_shrink",
+                v.coarse_shrink > 0 && v.cell_px == 16 * v.coarse_shrink,
+                "cell_px / 16 (the coarse encoder's stride)",
+                v.coarse_shrink.to_string(),
+            ),
             ("vision.max_cells", v.max_cells >= 1, "at least 1", v.max_cells.to_string()),
-            ("vision.position_frequencies", v.position_frequencies >= 1, "at least 1", v.position_frequencies.to_string()),
+            (
+                "vision.position_frequencies",
+                v.position_frequencies >= 1,
+                "at least 1",
+                v.position_frequencies.to_string(),
+            ),
             ("language.heads", head_even, "a divisor of width that leaves an even head width", l.heads.to_string()),
-            ("language.kv_heads", l.kv_heads > 0 && l.heads % l.kv_heads.max(1) == 0, "a divisor of heads", l.kv_heads.to_string()),
+            (
+                "language.kv_heads",
+                l.kv_heads > 0 && l.heads % l.kv_heads.max(1) == 0,
+                "a divisor of heads",
+                l.kv_heads.to_string(),
+            ),
             ("language.layers", l.layers >= 1, "at least 1", l.layers.to_string()),
             ("language.vocabulary", l.vocabulary >= 8, "at least 8", l.vocabulary.to_string()),
-            ("refocus.heads", r.heads > 0 && l.width % r.heads.max(1) == 0, "a divisor of language.width", r.heads.to_string()),
-            ("refocus.patches", r.patches >= 1 && r.patches <= v.max_cells, "1 to vision.max_cells", r.patches.to_string()),
+            (
+                "refocus.heads",
+                r.heads > 0 && l.width % r.heads.max(1) == 0,
+                "a divisor of language.width",
+                r.heads.to_string(),
+            ),
+            (
+                "refocus.patches",
+                r.patches >= 1 && r.patches <= v.max_cells,
+                "1 to vision.max_cells",
+                r.patches.to_string(),
+            ),
             ("refocus.blocks", r.blocks >= 1, "at least 1", r.blocks.to_string()),
-            ("semantic.denoiser_patch_px", s.denoiser_patch_px > 0 && s.drawing_px % s.denoiser_patch_px.max(1) == 0, "a divisor of drawing_px", s.denoiser_patch_px.to_string()),
+            (
+                "semantic.denoiser_patch_px",
+                s.denoiser_patch_px > 0 && s.drawing_px % s.denoiser_patch_px.max(1) == 0,
+                "a divisor of drawing_px",
+                s.denoiser_patch_px.to_string(),
+            ),
         ];
         for (field, holds, expected, got) in checks {
             if !holds {

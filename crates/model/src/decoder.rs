@@ -89,7 +89,14 @@ impl Block {
         Ok((self.finish(x, &seen)?, kv))
     }
 
-    fn over_slots(&self, x: &Tensor, cache: &mut LayerCache, sight: &Sight, angles: &Angles, row: bool) -> Result<(Tensor, Option<Tensor>)> {
+    fn over_slots(
+        &self,
+        x: &Tensor,
+        cache: &mut LayerCache,
+        sight: &Sight,
+        angles: &Angles,
+        row: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let (q, kv) = self.project(x, angles)?;
         let (_, t, _, _) = q.dims4()?;
         let own = cache.append(kv)?;

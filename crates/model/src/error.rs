@@ -48,7 +48,9 @@ pub enum Error {
     },
 
     /// The weights file is damaged.
-    #[error("{file} is not a whole safetensors file: {reason}\n\nhint: it was cut short or changed; fetch or train it again")]
+    #[error(
+        "{file} is not a whole safetensors file: {reason}\n\nhint: it was cut short or changed; fetch or train it again"
+    )]
     Damaged {
         /// The weights file.
         file: String,
@@ -57,7 +59,9 @@ pub enum Error {
     },
 
     /// A tensor that the architecture needs is not in the file.
-    #[error("tensor `{name}` is missing\n  file      {file}\n  expected  {expected:?}\n  nearest   {nearest}\n\nhint: these weights belong to another architecture; use the config saved beside them")]
+    #[error(
+        "tensor `{name}` is missing\n  file      {file}\n  expected  {expected:?}\n  nearest   {nearest}\n\nhint: these weights belong to another architecture; use the config saved beside them"
+    )]
     Missing {
         /// The weights file.
         file: String,
@@ -70,7 +74,9 @@ pub enum Error {
     },
 
     /// A tensor has another shape than the architecture needs.
-    #[error("tensor `{name}` has the wrong shape\n  file      {file}\n  expected  {expected:?}\n  got       {got:?}\n\nhint: these weights belong to another architecture; use the config saved beside them")]
+    #[error(
+        "tensor `{name}` has the wrong shape\n  file      {file}\n  expected  {expected:?}\n  got       {got:?}\n\nhint: these weights belong to another architecture; use the config saved beside them"
+    )]
     WrongShape {
         /// The weights file.
         file: String,
@@ -83,7 +89,9 @@ pub enum Error {
     },
 
     /// A tensor in the file is used by nothing.
-    #[error("tensor `{name}` in {file} is used by nothing ({count} such tensors)\n  got       {got:?}\n\nhint: these weights belong to another architecture; use the config saved beside them")]
+    #[error(
+        "tensor `{name}` in {file} is used by nothing ({count} such tensors)\n  got       {got:?}\n\nhint: these weights belong to another architecture; use the config saved beside them"
+    )]
     Extra {
         /// The weights file.
         file: String,
@@ -96,7 +104,9 @@ pub enum Error {
     },
 
     /// A tensor holds numbers of a kind that the model cannot use.
-    #[error("tensor `{name}` in {file} has the number type {got}\n  expected  F32, F16 or BF16\n\nhint: convert it before loading")]
+    #[error(
+        "tensor `{name}` in {file} has the number type {got}\n  expected  F32, F16 or BF16\n\nhint: convert it before loading"
+    )]
     NumberType {
         /// The weights file.
         file: String,

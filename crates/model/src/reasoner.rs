@@ -52,11 +52,14 @@ pub struct Thread {
     chosen_before: Vec<Vec<u32>>,
 }
 
+/// Replaces thoughts: step, thoughts `[B, D]` of mean square 1.
+pub type ReplaceThought<'a> = &'a dyn Fn(usize, &Tensor) -> Result<Tensor>;
+
 /// Replaces parts of a step, for causal tests. The default replaces nothing.
 #[derive(Clone, Copy, Default)]
 pub struct Intervention<'a> {
-    /// Replaces thoughts: step, thoughts `[B, D]` of mean square 1.
-    pub thought: Option<&'a dyn Fn(usize, &Tensor) -> Result<Tensor>>,
+    /// Replaces the thought.
+    pub thought: Option<ReplaceThought<'a>>,
     /// Replaces the chosen patches, `[B]` lists.
     pub patches: Option<&'a [Vec<u32>]>,
 }
@@ -116,7 +119,8 @@ impl Reasoner {
             });
         }
         let holes = |ids: &Vec<u32>| longest - ids.len();
-        let real: Vec<Vec<bool>> = prompts.ids.iter().map(|ids| (0..longest).map(|i| i >= holes(ids)).collect()).collect();
+        let real: Vec<Vec<bool>> =
+            prompts.ids.iter().map(|ids| (0..longest).map(|i| i >= holes(ids)).collect()).collect();
         let padded: Vec<u32> =
             prompts.ids.iter().flat_map(|ids| std::iter::repeat_n(0, holes(ids)).chain(ids.iter().copied())).collect();
         let ids = Tensor::from_vec(padded, (prompts.ids.len(), longest), scene.look.keys.device())?;
@@ -128,7 +132,14 @@ impl Reasoner {
         let hidden = run.hidden.i((.., longest - 1))?.contiguous()?;
         let rows = self.over_cells(run.rows, scene)?;
         let b = prompts.ids.len();
-        Ok(Thread { cache, hidden, steps: Vec::new(), steps_of_row: vec![0; b], rows, chosen_before: vec![Vec::new(); b] })
+        Ok(Thread {
+            cache,
+            hidden,
+            steps: Vec::new(),
+            steps_of_row: vec![0; b],
+            rows,
+            chosen_before: vec![Vec::new(); b],
+        })
     }
 
     /// One latent step of the rows that are still thinking; the others stay as they are.

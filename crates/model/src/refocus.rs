@@ -15,11 +15,11 @@
 //! answer's loss raise the scores of the patches that helped. Training, inference and evaluation all call
 //! [`Refocus::forward`].
 
+use crate::Result;
 use crate::config::{Config, Memory, Scorer};
 use crate::nn::{Linear, sigmoid};
 use crate::qformer::{QFormer, Reading};
 use crate::weights::{Init, Path};
-use crate::Result;
 use candle_core::{D, Tensor};
 use lare_kernels::{self as kernels, Sight};
 use std::sync::Arc;
@@ -97,10 +97,7 @@ impl Refocus {
                 .then(|| path.get("head_weights", &[maps], Init::Zeros))
                 .transpose()?,
             qformer: path.at("qformer", |p| QFormer::new(p, config, memory_width))?,
-            gate: r
-                .gate
-                .then(|| path.at("gate", |p| Linear::new(p, 2 * d, d)?.biased(p, 0.0)))
-                .transpose()?,
+            gate: r.gate.then(|| path.at("gate", |p| Linear::new(p, 2 * d, d)?.biased(p, 0.0))).transpose()?,
             halt: path.at("halt", |p| Linear::with_std(p, d, 1, 0.0)?.biased(p, 0.0))?,
             settings: r.clone(),
             per_cell: if r.memory == Memory::Fine { config.vision.fine_per_side.pow(2) } else { 1 },
@@ -147,7 +144,7 @@ impl Refocus {
     fn log_scores(&self, now: &Present, look: &Look) -> Result<Tensor> {
         let scores = match self.settings.scorer {
             Scorer::DotProduct => self.dot_product(now, look)?,
-            Scorer::MeanAttention | Scorer::WeightedAttention => self.from_attention(now.rows)?,
+            Scorer::MeanAttention | Scorer::WeightedAttention => self.mean_attention(now.rows)?,
         };
         Ok(scores.maximum(LEAST_SCORE)?.log()?)
     }
@@ -174,7 +171,7 @@ impl Refocus {
     }
 
     /// Mean of the attention rows over layers and heads, plain or weighted, renormalised over the picture, `[B, P]`.
-    fn from_attention(&self, rows: &[Tensor]) -> Result<Tensor> {
+    fn mean_attention(&self, rows: &[Tensor]) -> Result<Tensor> {
         let rows = Tensor::cat(rows, 1)?; // [B, L * H, P]
         let row = match &self.head_weights {
             None => rows.mean(1)?,

@@ -3,11 +3,11 @@
 //!
 //! Alignment and reconstruction objectives: the paper's (semantic augmentation); their inside: [ours].
 
+use crate::Result;
 use crate::config::{Config, Semantic as Settings};
 use crate::mask;
 use crate::nn::{FeedForward, Linear, residual_std};
 use crate::weights::{Init, Path};
-use crate::Result;
 use candle_core::{D, Tensor};
 use lare_kernels as kernels;
 
@@ -117,7 +117,11 @@ impl DenoiserBlock {
         let (b, n, w) = x.dims3()?;
         let parts = self.modulation.forward(condition)?.reshape((b, 1, 6 * w))?.chunk(6, 2)?;
         let [shift_a, scale_a, gate_a, shift_f, scale_f, gate_f] = &parts[..] else {
-            return Err(crate::Error::Arguments { what: "modulation", expected: "6 parts".into(), got: parts.len().to_string() });
+            return Err(crate::Error::Arguments {
+                what: "modulation",
+                expected: "6 parts".into(),
+                got: parts.len().to_string(),
+            });
         };
         let ones = Tensor::ones(w, x.dtype(), x.device())?;
         let modulate = |x: &Tensor, shift: &Tensor, scale: &Tensor| -> Result<Tensor> {
@@ -174,12 +178,10 @@ impl Denoiser {
     pub fn noise(&self, noisy: &Tensor, time: &[f32], thoughts: &Tensor) -> Result<Tensor> {
         let (b, _) = noisy.dims2()?;
         let (n, p) = (self.side / self.patch_px, self.patch_px);
-        let patches = noisy
-            .reshape(&[b, n, p, n, p * 3][..])?
-            .transpose(2, 3)?
-            .contiguous()?
-            .reshape((b, n * n, p * p * 3))?;
-        let features = time.iter().flat_map(|t| (0..TIME_FREQUENCIES).map(move |f| f64::from(*t) * 1.5f64.powi(f as i32)));
+        let patches =
+            noisy.reshape(&[b, n, p, n, p * 3][..])?.transpose(2, 3)?.contiguous()?.reshape((b, n * n, p * p * 3))?;
+        let features =
+            time.iter().flat_map(|t| (0..TIME_FREQUENCIES).map(move |f| f64::from(*t) * 1.5f64.powi(f as i32)));
         let (sin, cos): (Vec<f32>, Vec<f32>) = features.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
         let shape = (b, TIME_FREQUENCIES);
         let time = Tensor::cat(

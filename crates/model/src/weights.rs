@@ -111,7 +111,9 @@ impl Loaded {
                 safetensors::Dtype::F32 => DType::F32,
                 safetensors::Dtype::F16 => DType::F16,
                 safetensors::Dtype::BF16 => DType::BF16,
-                other => return Err(Error::NumberType { file: file.into(), name, got: format!("{other:?}") }),
+                other => {
+                    return Err(Error::NumberType { file: file.into(), name, got: format!("{other:?}") });
+                }
             };
             let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), device)?;
             tensors.insert(name, tensor.to_dtype(DType::F32)?);

@@ -245,7 +245,8 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
         let gradients = chain_loss(&config, &weights).backward().unwrap();
         let values: BTreeMap<String, Tensor> =
             weights.vars.borrow().iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
-        let mut checked = vec!["refocus.qformer.blocks.0.cross_memory.weight", "language.blocks.0.qkv.weight", "language.embedding"];
+        let mut checked =
+            vec!["refocus.qformer.blocks.0.cross_memory.weight", "language.blocks.0.qkv.weight", "language.embedding"];
         if config.refocus.bias && config.refocus.scorer == Scorer::DotProduct {
             // Reached through the bias alone: the choice itself has no gradient.
             checked.push("refocus.query.weight");

@@ -6,11 +6,8 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("name a folder to write to")?;
-    let answers: [(&str, (Record, Vec<u8>)); 3] = [
-        ("wide", example::wide()),
-        ("square", example::square()),
-        ("plain", example::without_steps()),
-    ];
+    let answers: [(&str, (Record, Vec<u8>)); 3] =
+        [("wide", example::wide()), ("square", example::square()), ("plain", example::without_steps())];
     for (name, answer) in answers {
         write(&Path::new(&folder).join(name), answer)?;
     }
@@ -18,10 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn write(folder: &Path, (record, rgb): (Record, Vec<u8>)) -> Result<(), TraceError> {
-    let picture = PictureRef {
-        width: record.input.width,
-        height: record.input.height,
-        rgb: &rgb,
-    };
+    let picture = PictureRef { width: record.input.width, height: record.input.height, rgb: &rgb };
     write_folder(folder, &record, picture).map(drop)
 }

@@ -53,9 +53,7 @@ pub enum TraceError {
 
 /// A field of a record whose value cannot be true.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "trace field `{field}` is wrong\n  expected  {expected}\n  got       {got}\n\nhint: {hint}"
-)]
+#[error("trace field `{field}` is wrong\n  expected  {expected}\n  got       {got}\n\nhint: {hint}")]
 pub struct Invalid {
     /// Path of the field, as in `steps[1].weights`.
     pub field: String,
@@ -81,17 +79,8 @@ pub enum WriteProblem {
 }
 
 impl Invalid {
-    pub(crate) fn new(
-        field: impl Into<String>,
-        expected: impl fmt::Display,
-        got: impl fmt::Display,
-    ) -> Self {
-        Self {
-            field: field.into(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-            hint: "",
-        }
+    pub(crate) fn new(field: impl Into<String>, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+        Self { field: field.into(), expected: expected.to_string(), got: got.to_string(), hint: "" }
     }
 
     pub(crate) fn hint(self, hint: &'static str) -> Self {
@@ -100,10 +89,7 @@ impl Invalid {
 
     /// The same error, its field seen from one level further out.
     pub(crate) fn inside(self, outer: &str) -> Self {
-        Self {
-            field: format!("{outer}.{}", self.field),
-            ..self
-        }
+        Self { field: format!("{outer}.{}", self.field), ..self }
     }
 }
 
@@ -113,9 +99,9 @@ impl WriteProblem {
         match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
-            io::ErrorKind::NotADirectory
-            | io::ErrorKind::AlreadyExists
-            | io::ErrorKind::IsADirectory => Self::PathTaken,
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
+                Self::PathTaken
+            }
             _ => Self::Other,
         }
     }
@@ -124,9 +110,7 @@ impl WriteProblem {
         match self {
             Self::ReadOnly => "a folder this user may write to",
             Self::DiskFull => "room for the trace on the disk",
-            Self::PathTaken => {
-                "a folder, new or existing, with every name of the trace free or a file"
-            }
+            Self::PathTaken => "a folder, new or existing, with every name of the trace free or a file",
             Self::Other => "to write the file",
         }
     }
@@ -134,9 +118,7 @@ impl WriteProblem {
     fn hint(self) -> &'static str {
         match self {
             Self::ReadOnly => "pass another folder, or make this one writable",
-            Self::DiskFull => {
-                "free some space, or pass a folder on another disk; nothing was left half-written"
-            }
+            Self::DiskFull => "free some space, or pass a folder on another disk; nothing was left half-written",
             Self::PathTaken => "pass the name of another folder, or move what stands there",
             Self::Other => "pass another folder; nothing was left half-written",
         }

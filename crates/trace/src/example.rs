@@ -1,43 +1,22 @@
 //! A made-up answer: for tests, and to look at the renderers without a model.
 
 use crate::schema::{
-    Grid, InputInfo, ModelInfo, Record, Region, SCHEMA, SmallPicture, StepRecord, Timing, Usage,
-    Word,
+    Grid, InputInfo, ModelInfo, Record, Region, SCHEMA, SmallPicture, StepRecord, Timing, Usage, Word,
 };
 
 /// An answer about a wide picture, 640 x 384, whose last look is in the bottom-right corner; and the picture.
 pub fn wide() -> (Record, Vec<u8>) {
-    let grid = Grid {
-        rows: 6,
-        cols: 10,
-        cell_px_x: 64.0,
-        cell_px_y: 64.0,
-        fine_per_cell: 16,
-    };
-    let steps = vec![
-        looking_at(&grid, 12, "cat"),
-        looking_at(&grid, 34, "left"),
-        looking_at(&grid, 59, "cup"),
-    ];
+    let grid = Grid { rows: 6, cols: 10, cell_px_x: 64.0, cell_px_y: 64.0, fine_per_cell: 16 };
+    let steps = vec![looking_at(&grid, 12, "cat"), looking_at(&grid, 34, "left"), looking_at(&grid, 59, "cup")];
     (record((640, 384), grid, steps), painting(640, 384))
 }
 
 /// An answer about a square picture, 448 x 448, with thought pictures and true regions; and the picture.
 pub fn square() -> (Record, Vec<u8>) {
-    let grid = Grid {
-        rows: 7,
-        cols: 7,
-        cell_px_x: 64.0,
-        cell_px_y: 64.0,
-        fine_per_cell: 16,
-    };
+    let grid = Grid { rows: 7, cols: 7, cell_px_x: 64.0, cell_px_y: 64.0, fine_per_cell: 16 };
     let steps = [(30, "cat"), (29, "cup"), (36, "7B"), (36, "7")].map(|(patch, word)| StepRecord {
         region: Some(around(&grid, patch)),
-        thought_picture: Some(SmallPicture {
-            width: 32,
-            height: 32,
-            rgb: painting(32, 32),
-        }),
+        thought_picture: Some(SmallPicture { width: 32, height: 32, rgb: painting(32, 32) }),
         ..looking_at(&grid, patch, word)
     });
     (record((448, 448), grid, steps.to_vec()), painting(448, 448))
@@ -57,10 +36,7 @@ pub fn record((width, height): (u32, u32), grid: Grid, mut steps: Vec<StepRecord
     let usage = Usage {
         text_tokens: 3,
         latent_steps: steps.len(),
-        refocused_visual_tokens: steps
-            .iter()
-            .map(|step| step.selected.len() * grid.fine_per_cell)
-            .sum(),
+        refocused_visual_tokens: steps.iter().map(|step| step.selected.len() * grid.fine_per_cell).sum(),
         appended_visual_tokens: 0,
         processed_positions: grid.cells() + 14 + steps.len() + 3,
     };
@@ -82,14 +58,7 @@ pub fn record((width, height): (u32, u32), grid: Grid, mut steps: Vec<StepRecord
         steps,
         answer: "7B".to_owned(),
         usage,
-        timing_ms: Timing {
-            prepare: 3.1,
-            encode: 14.8,
-            prefill: 9.6,
-            think: 21.4,
-            answer: 6.2,
-            total: 55.3,
-        },
+        timing_ms: Timing { prepare: 3.1, encode: 14.8, prefill: 9.6, think: 21.4, answer: 6.2, total: 55.3 },
     }
 }
 
@@ -125,22 +94,11 @@ fn looking_at(grid: &Grid, patch: usize, word: &str) -> StepRecord {
     let mut selected: Vec<usize> = (0..grid.cells()).collect();
     selected.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
     selected.truncate(4);
-    let words = [
-        (word, 9.31),
-        ("mug", 7.02),
-        ("left", 5.5),
-        ("A", 3.84),
-        ("the", 1.2),
-    ];
+    let words = [(word, 9.31), ("mug", 7.02), ("left", 5.5), ("A", 3.84), ("the", 1.2)];
     StepRecord {
         weights,
         selected,
-        nearest_words: words
-            .map(|(text, score)| Word {
-                text: text.to_owned(),
-                score,
-            })
-            .to_vec(),
+        nearest_words: words.map(|(text, score)| Word { text: text.to_owned(), score }).to_vec(),
         gate_mean: 0.3 + 0.008 * patch as f32,
         halt_probability: 0.015 * patch as f32,
         latent_norm: 11.3,
@@ -152,12 +110,7 @@ fn looking_at(grid: &Grid, patch: usize, word: &str) -> StepRecord {
 /// A region a little smaller than the patch, off its centre.
 fn around(grid: &Grid, patch: usize) -> Region {
     let cell = grid.cell(patch);
-    Region {
-        x: cell.x + 8.0,
-        y: cell.y + 20.0,
-        width: cell.width * 0.8,
-        height: cell.height * 0.6,
-    }
+    Region { x: cell.x + 8.0, y: cell.y + 20.0, width: cell.width * 0.8, height: cell.height * 0.6 }
 }
 
 /// A table with things on it: enough light, dark and colour to judge an overlay by.
@@ -171,10 +124,7 @@ fn painting(width: u32, height: u32) -> Vec<u8> {
         (0.66, 0.80, 0.06, [240, 190, 60]),
     ];
     let pixel = |at: u32| {
-        let (x, y) = (
-            (at % width) as f32 / width as f32,
-            (at / width) as f32 / height as f32,
-        );
+        let (x, y) = ((at % width) as f32 / width as f32, (at / width) as f32 / height as f32);
         let aspect = width as f32 / height as f32;
         let inside = |(cx, cy, radius, _): &&(f32, f32, f32, [u8; 3])| {
             ((x - cx) * aspect).hypot(y - cy) < radius * aspect.max(1.0)

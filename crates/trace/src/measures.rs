@@ -46,9 +46,7 @@ pub struct OnRegion {
 pub fn of(record: &Record) -> Vec<StepMeasures> {
     let before = std::iter::once(None).chain(record.steps.iter().map(Some));
     let steps = record.steps.iter().zip(before);
-    steps
-        .map(|(step, before)| of_step(&record.grid, step, before))
-        .collect()
+    steps.map(|(step, before)| of_step(&record.grid, step, before)).collect()
 }
 
 fn of_step(grid: &Grid, step: &StepRecord, before: Option<&StepRecord>) -> StepMeasures {
@@ -68,42 +66,25 @@ pub fn focus_entropy_nats(weights: &[f32]) -> f64 {
     let term = |&weight: &f32| {
         let weight = f64::from(weight);
         // The limit of -w ln w at 0 is 0; computed, it would be NaN.
-        if weight > 0.0 {
-            -weight * weight.ln()
-        } else {
-            0.0
-        }
+        if weight > 0.0 { -weight * weight.ln() } else { 0.0 }
     };
     weights.iter().map(term).sum()
 }
 
 /// How the focus moved from `before` to `after`, both over the same grid.
 pub fn drift(grid: &Grid, before: &[f32], after: &[f32]) -> Drift {
-    let difference: f64 = before
-        .iter()
-        .zip(after)
-        .map(|(&before, &after)| f64::from(before - after).abs())
-        .sum();
+    let difference: f64 = before.iter().zip(after).map(|(&before, &after)| f64::from(before - after).abs()).sum();
     let (x_before, y_before) = centre_of_mass_px(grid, before);
     let (x_after, y_after) = centre_of_mass_px(grid, after);
-    Drift {
-        total_variation: difference / 2.0,
-        shift_px: (x_after - x_before).hypot(y_after - y_before),
-    }
+    Drift { total_variation: difference / 2.0, shift_px: (x_after - x_before).hypot(y_after - y_before) }
 }
 
 /// Mean of the cell centres weighted by attention, as `(x, y)` in pixels of the original picture.
 pub fn centre_of_mass_px(grid: &Grid, weights: &[f32]) -> (f64, f64) {
-    weights
-        .iter()
-        .enumerate()
-        .fold((0.0, 0.0), |(x, y), (patch, &weight)| {
-            let (centre_x, centre_y) = centre(&grid.cell(patch));
-            (
-                x + f64::from(weight) * centre_x,
-                y + f64::from(weight) * centre_y,
-            )
-        })
+    weights.iter().enumerate().fold((0.0, 0.0), |(x, y), (patch, &weight)| {
+        let (centre_x, centre_y) = centre(&grid.cell(patch));
+        (x + f64::from(weight) * centre_x, y + f64::from(weight) * centre_y)
+    })
 }
 
 /// Attention that falls on the region: a cell counts with the share of its area inside it.
@@ -125,9 +106,7 @@ pub fn hit(grid: &Grid, selected: &[usize], region: &Region, share: f64) -> bool
     let widest = f64::from(grid.cell_px_x.min(region.width));
     let tallest = f64::from(grid.cell_px_y.min(region.height));
     let needed_px2 = share * widest * tallest;
-    selected
-        .iter()
-        .any(|&patch| overlap_px2(&grid.cell(patch), region) >= needed_px2)
+    selected.iter().any(|&patch| overlap_px2(&grid.cell(patch), region) >= needed_px2)
 }
 
 /// The pointing game: whether the heaviest patch and the region mean the same place.
@@ -136,16 +115,9 @@ pub fn hit(grid: &Grid, selected: &[usize], region: &Region, share: f64) -> bool
 /// objects, the cell's inside the region for large ones. Of equally heavy patches the first counts.
 pub fn pointing(grid: &Grid, weights: &[f32], region: &Region) -> bool {
     let heavier = |best: (usize, f32), (patch, &weight): (usize, &f32)| {
-        if weight > best.1 {
-            (patch, weight)
-        } else {
-            best
-        }
+        if weight > best.1 { (patch, weight) } else { best }
     };
-    let (heaviest, _) = weights
-        .iter()
-        .enumerate()
-        .fold((0, f32::NEG_INFINITY), heavier);
+    let (heaviest, _) = weights.iter().enumerate().fold((0, f32::NEG_INFINITY), heavier);
     let cell = grid.cell(heaviest);
     contains(&cell, centre(region)) || contains(region, centre(&cell))
 }
@@ -154,8 +126,7 @@ pub fn pointing(grid: &Grid, weights: &[f32], region: &Region) -> bool {
 fn overlap_px2(a: &Region, b: &Region) -> f64 {
     let shared = |start_a: f32, extent_a: f32, start_b: f32, extent_b: f32| {
         let start = f64::from(start_a).max(f64::from(start_b));
-        let end = (f64::from(start_a) + f64::from(extent_a))
-            .min(f64::from(start_b) + f64::from(extent_b));
+        let end = (f64::from(start_a) + f64::from(extent_a)).min(f64::from(start_b) + f64::from(extent_b));
         (end - start).max(0.0)
     };
     shared(a.x, a.width, b.x, b.width) * shared(a.y, a.height, b.y, b.height)
@@ -166,18 +137,12 @@ fn area_px2(region: &Region) -> f64 {
 }
 
 fn centre(region: &Region) -> (f64, f64) {
-    (
-        f64::from(region.x) + f64::from(region.width) / 2.0,
-        f64::from(region.y) + f64::from(region.height) / 2.0,
-    )
+    (f64::from(region.x) + f64::from(region.width) / 2.0, f64::from(region.y) + f64::from(region.height) / 2.0)
 }
 
 fn contains(region: &Region, (x, y): (f64, f64)) -> bool {
     let (left, top) = (f64::from(region.x), f64::from(region.y));
-    let (right, bottom) = (
-        left + f64::from(region.width),
-        top + f64::from(region.height),
-    );
+    let (right, bottom) = (left + f64::from(region.width), top + f64::from(region.height));
     (left..right).contains(&x) && (top..bottom).contains(&y)
 }
 
@@ -186,28 +151,14 @@ mod tests {
     use super::*;
 
     /// A wide picture, 600 x 200, in 2 rows of 3 cells.
-    const WIDE: Grid = Grid {
-        rows: 2,
-        cols: 3,
-        cell_px_x: 200.0,
-        cell_px_y: 100.0,
-        fine_per_cell: 4,
-    };
+    const WIDE: Grid = Grid { rows: 2, cols: 3, cell_px_x: 200.0, cell_px_y: 100.0, fine_per_cell: 4 };
 
     fn region(x: f32, y: f32, width: f32, height: f32) -> Region {
-        Region {
-            x,
-            y,
-            width,
-            height,
-        }
+        Region { x, y, width, height }
     }
 
     fn near(got: f64, expected: f64) {
-        assert!(
-            (got - expected).abs() < 1e-6,
-            "expected {expected}, got {got}"
-        );
+        assert!((got - expected).abs() < 1e-6, "expected {expected}, got {got}");
     }
 
     #[test]
@@ -220,13 +171,7 @@ mod tests {
     fn drift_is_zero_for_the_same_focus_and_one_for_disjoint_ones() {
         let left = [0.5, 0.0, 0.0, 0.5, 0.0, 0.0];
         let right = [0.0, 0.0, 0.5, 0.0, 0.0, 0.5];
-        assert_eq!(
-            drift(&WIDE, &left, &left),
-            Drift {
-                total_variation: 0.0,
-                shift_px: 0.0
-            }
-        );
+        assert_eq!(drift(&WIDE, &left, &left), Drift { total_variation: 0.0, shift_px: 0.0 });
         let moved = drift(&WIDE, &left, &right);
         near(moved.total_variation, 1.0);
         near(moved.shift_px, 400.0);
@@ -245,27 +190,15 @@ mod tests {
     #[test]
     fn the_mass_of_an_even_focus_is_the_regions_share_of_the_area() {
         let even = [1.0 / 6.0; 6];
-        near(
-            mass_on_region(&WIDE, &even, &region(0.0, 0.0, 600.0, 200.0)),
-            1.0,
-        );
-        near(
-            mass_on_region(&WIDE, &even, &region(150.0, 50.0, 100.0, 60.0)),
-            6_000.0 / 120_000.0,
-        );
+        near(mass_on_region(&WIDE, &even, &region(0.0, 0.0, 600.0, 200.0)), 1.0);
+        near(mass_on_region(&WIDE, &even, &region(150.0, 50.0, 100.0, 60.0)), 6_000.0 / 120_000.0);
     }
 
     #[test]
     fn mass_counts_a_cell_by_the_share_inside_the_region() {
         let last = [0.0, 0.0, 0.0, 0.0, 0.0, 1.0];
-        near(
-            mass_on_region(&WIDE, &last, &region(500.0, 100.0, 100.0, 100.0)),
-            0.5,
-        );
-        near(
-            mass_on_region(&WIDE, &last, &region(0.0, 0.0, 100.0, 100.0)),
-            0.0,
-        );
+        near(mass_on_region(&WIDE, &last, &region(500.0, 100.0, 100.0, 100.0)), 0.5);
+        near(mass_on_region(&WIDE, &last, &region(0.0, 0.0, 100.0, 100.0)), 0.0);
     }
 
     #[test]
@@ -279,11 +212,7 @@ mod tests {
             (&[3, 4, 5], 0.1, false),
             (&[], 0.1, false),
         ] {
-            assert_eq!(
-                hit(&WIDE, selected, &between, share),
-                expected,
-                "{selected:?} at {share}"
-            );
+            assert_eq!(hit(&WIDE, selected, &between, share), expected, "{selected:?} at {share}");
         }
     }
 

@@ -26,22 +26,16 @@ impl PictureRef<'_> {
         let (width, height) = (record.input.width, record.input.height);
         if (self.width, self.height) != (width, height) {
             let got = format!("{} x {} px", self.width, self.height);
-            return Err(Invalid::new(
-                "picture",
-                format!("{width} x {height} px, as input says"),
-                got,
-            )
-            .hint("pass the picture that was asked about, upright and before any resizing")
-            .into());
+            return Err(Invalid::new("picture", format!("{width} x {height} px, as input says"), got)
+                .hint("pass the picture that was asked about, upright and before any resizing")
+                .into());
         }
         let expected = width as usize * height as usize * 3;
         if self.rgb.len() != expected {
             let rule = format!("{width} * {height} * 3 = {expected} bytes");
-            return Err(
-                Invalid::new("picture.rgb", rule, format!("{} bytes", self.rgb.len()))
-                    .hint("three bytes a pixel, row by row, no alpha")
-                    .into(),
-            );
+            return Err(Invalid::new("picture.rgb", rule, format!("{} bytes", self.rgb.len()))
+                .hint("three bytes a pixel, row by row, no alpha")
+                .into());
         }
         Ok(())
     }

@@ -210,10 +210,7 @@ impl Record {
         }
         let Version { schema: got } = serde_json::from_str(json).map_err(TraceError::Json)?;
         if got != SCHEMA {
-            return Err(TraceError::UnknownSchema {
-                expected: SCHEMA,
-                got,
-            });
+            return Err(TraceError::UnknownSchema { expected: SCHEMA, got });
         }
         let record: Self = serde_json::from_str(json).map_err(TraceError::Json)?;
         record.validate()?;
@@ -223,26 +220,18 @@ impl Record {
     /// Checks every claim the field documentation makes; the first that is false is the error.
     pub fn validate(&self) -> Result<(), TraceError> {
         if self.schema != SCHEMA {
-            return Err(TraceError::UnknownSchema {
-                expected: SCHEMA,
-                got: self.schema,
-            });
+            return Err(TraceError::UnknownSchema { expected: SCHEMA, got: self.schema });
         }
         self.input.validate()?;
         self.grid.validate(&self.input)?;
         let (taken, recorded) = (self.usage.latent_steps, self.steps.len());
         if taken != recorded {
-            return Err(Invalid::new(
-                "steps",
-                format!("{taken} entries, as usage.latent_steps says"),
-                recorded,
-            )
-            .hint("record every latent step that was counted")
-            .into());
+            return Err(Invalid::new("steps", format!("{taken} entries, as usage.latent_steps says"), recorded)
+                .hint("record every latent step that was counted")
+                .into());
         }
         for (place, step) in self.steps.iter().enumerate() {
-            step.validate(place, &self.grid)
-                .map_err(|invalid| invalid.inside(&format!("steps[{place}]")))?;
+            step.validate(place, &self.grid).map_err(|invalid| invalid.inside(&format!("steps[{place}]")))?;
         }
         self.timing_ms.validate()
     }
@@ -278,33 +267,15 @@ impl Grid {
     }
 
     fn validate(&self, input: &InputInfo) -> Result<(), Invalid> {
-        for (field, count) in [
-            ("rows", self.rows),
-            ("cols", self.cols),
-            ("fine_per_cell", self.fine_per_cell),
-        ] {
+        for (field, count) in [("rows", self.rows), ("cols", self.cols), ("fine_per_cell", self.fine_per_cell)] {
             if count == 0 {
                 return Err(Invalid::new(format!("grid.{field}"), "at least 1", count)
                     .hint("record the grid the vision encoder used for this picture"));
             }
         }
         let axes = [
-            (
-                "grid.cell_px_x",
-                self.cell_px_x,
-                "cols",
-                self.cols,
-                "width",
-                input.width,
-            ),
-            (
-                "grid.cell_px_y",
-                self.cell_px_y,
-                "rows",
-                self.rows,
-                "height",
-                input.height,
-            ),
+            ("grid.cell_px_x", self.cell_px_x, "cols", self.cols, "width", input.width),
+            ("grid.cell_px_y", self.cell_px_y, "rows", self.rows, "height", input.height),
         ];
         for (field, cell_px, count_name, count, extent_name, extent_px) in axes {
             if !(cell_px.is_finite() && cell_px > 0.0) {
@@ -313,13 +284,10 @@ impl Grid {
             }
             // Half a cell of slack: resizing rounds. Rows taken for columns miss by far more.
             if (count as f32 + 0.5) * cell_px < extent_px as f32 {
-                let expected = format!(
-                    "{count_name} * cell to reach the picture's {extent_name}, {extent_px} px"
-                );
+                let expected = format!("{count_name} * cell to reach the picture's {extent_name}, {extent_px} px");
                 let reached = format!("{count} * {cell_px} = {} px", count as f32 * cell_px);
-                return Err(Invalid::new(field, expected, reached).hint(
-                    "a cell's size is in pixels of the original picture, not of the resized one",
-                ));
+                return Err(Invalid::new(field, expected, reached)
+                    .hint("a cell's size is in pixels of the original picture, not of the resized one"));
             }
         }
         Ok(())
@@ -329,9 +297,7 @@ impl Grid {
 impl StepRecord {
     fn validate(&self, place: usize, grid: &Grid) -> Result<(), Invalid> {
         if self.index != place {
-            return Err(
-                Invalid::new("index", place, self.index).hint("steps are stored in order, from 0")
-            );
+            return Err(Invalid::new("index", place, self.index).hint("steps are stored in order, from 0"));
         }
         self.validate_weights(grid)?;
         self.validate_selected(grid)?;
@@ -345,9 +311,7 @@ impl StepRecord {
         if let Some(region) = &self.region {
             region.validate()?;
         }
-        self.thought_picture
-            .as_ref()
-            .map_or(Ok(()), SmallPicture::validate)
+        self.thought_picture.as_ref().map_or(Ok(()), SmallPicture::validate)
     }
 
     fn validate_weights(&self, grid: &Grid) -> Result<(), Invalid> {
@@ -362,14 +326,8 @@ impl StepRecord {
         }
         let sum: f64 = self.weights.iter().map(|&weight| f64::from(weight)).sum();
         if (sum - 1.0).abs() > SUM_TOLERANCE {
-            return Err(Invalid::new(
-                "weights",
-                format!("a sum of 1, within {SUM_TOLERANCE}"),
-                format!("{sum:.6}"),
-            )
-            .hint(
-                "record the weights after the softmax over the whole grid, before any selection",
-            ));
+            return Err(Invalid::new("weights", format!("a sum of 1, within {SUM_TOLERANCE}"), format!("{sum:.6}"))
+                .hint("record the weights after the softmax over the whole grid, before any selection"));
         }
         Ok(())
     }
@@ -379,15 +337,13 @@ impl StepRecord {
         for (rank, &patch) in self.selected.iter().enumerate() {
             let field = format!("selected[{rank}]");
             if patch >= cells {
-                return Err(
-                    Invalid::new(field, format!("a patch below {cells}"), patch).hint(
-                        "selected patches are indices into weights, on the grid of the first look",
-                    ),
-                );
+                return Err(Invalid::new(field, format!("a patch below {cells}"), patch)
+                    .hint("selected patches are indices into weights, on the grid of the first look"));
             }
             if self.selected[..rank].contains(&patch) {
-                return Err(Invalid::new(field, "a patch not listed before", patch)
-                    .hint("list a patch once, at its best rank"));
+                return Err(
+                    Invalid::new(field, "a patch not listed before", patch).hint("list a patch once, at its best rank")
+                );
             }
         }
         Ok(())
@@ -412,16 +368,9 @@ impl SmallPicture {
     fn validate(&self) -> Result<(), Invalid> {
         let expected = self.width as usize * self.height as usize * 3;
         if expected == 0 || self.rgb.len() != expected {
-            let rule = format!(
-                "{} * {} * 3 = {expected} bytes, at least 3",
-                self.width, self.height
-            );
-            return Err(Invalid::new(
-                "thought_picture.rgb",
-                rule,
-                format!("{} bytes", self.rgb.len()),
-            )
-            .hint("three bytes a pixel, row by row, no alpha"));
+            let rule = format!("{} * {} * 3 = {expected} bytes, at least 3", self.width, self.height);
+            return Err(Invalid::new("thought_picture.rgb", rule, format!("{} bytes", self.rgb.len()))
+                .hint("three bytes a pixel, row by row, no alpha"));
         }
         Ok(())
     }
@@ -438,8 +387,7 @@ impl Timing {
             ("total", self.total),
         ];
         for (span, ms) in spans {
-            not_negative(span, ms, FROM_THE_CLOCK)
-                .map_err(|invalid| invalid.inside("timing_ms"))?;
+            not_negative(span, ms, FROM_THE_CLOCK).map_err(|invalid| invalid.inside("timing_ms"))?;
         }
         Ok(())
     }
@@ -466,8 +414,7 @@ fn probability(field: &str, value: f32) -> Result<(), Invalid> {
     if (0.0..=1.0).contains(&value) {
         return Ok(());
     }
-    Err(Invalid::new(field, "a number from 0 to 1", value)
-        .hint("record it after the sigmoid, not before"))
+    Err(Invalid::new(field, "a number from 0 to 1", value).hint("record it after the sigmoid, not before"))
 }
 
 /// Bytes as a base64 string: a tenth of the size of a JSON array with one number a line.
@@ -480,9 +427,7 @@ mod base64_bytes {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD
-            .decode(String::deserialize(deserializer)?)
-            .map_err(D::Error::custom)
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -501,45 +446,20 @@ mod tests {
     #[test]
     fn a_record_survives_being_written_and_read() {
         for (record, _) in [example::wide(), example::square(), example::without_steps()] {
-            assert_eq!(
-                Record::from_json(&record.to_json().unwrap()).unwrap(),
-                record
-            );
+            assert_eq!(Record::from_json(&record.to_json().unwrap()).unwrap(), record);
         }
     }
 
     #[test]
     fn the_written_form_is_the_documented_one() {
-        let grid = Grid {
-            rows: 1,
-            cols: 2,
-            cell_px_x: 8.0,
-            cell_px_y: 8.5,
-            fine_per_cell: 4,
-        };
+        let grid = Grid { rows: 1, cols: 2, cell_px_x: 8.0, cell_px_y: 8.5, fine_per_cell: 4 };
         let step = StepRecord {
-            nearest_words: vec![Word {
-                text: "cat".to_owned(),
-                score: 2.5,
-            }],
-            region: Some(Region {
-                x: 1.0,
-                y: 2.0,
-                width: 3.0,
-                height: 4.0,
-            }),
-            thought_picture: Some(SmallPicture {
-                width: 1,
-                height: 1,
-                rgb: vec![255, 0, 127],
-            }),
+            nearest_words: vec![Word { text: "cat".to_owned(), score: 2.5 }],
+            region: Some(Region { x: 1.0, y: 2.0, width: 3.0, height: 4.0 }),
+            thought_picture: Some(SmallPicture { width: 1, height: 1, rgb: vec![255, 0, 127] }),
             ..example::step_on(&grid, 1)
         };
-        insta::assert_snapshot!(
-            example::record((16, 8), grid, vec![step])
-                .to_json()
-                .unwrap()
-        );
+        insta::assert_snapshot!(example::record((16, 8), grid, vec![step]).to_json().unwrap());
     }
 
     #[test]
@@ -577,22 +497,8 @@ mod tests {
             spoilt(|record| record.steps[0].gate_mean = 1.5),
             spoilt(|record| record.steps[0].latent_norm = f32::INFINITY),
             spoilt(|record| record.steps[0].nearest_words[1].score = f32::NAN),
-            spoilt(|record| {
-                record.steps[0].region = Some(Region {
-                    x: 9.0,
-                    y: 9.0,
-                    width: 4.0,
-                    height: 0.0,
-                })
-            }),
-            spoilt(|record| {
-                record.steps[0]
-                    .thought_picture
-                    .as_mut()
-                    .unwrap()
-                    .rgb
-                    .truncate(5)
-            }),
+            spoilt(|record| record.steps[0].region = Some(Region { x: 9.0, y: 9.0, width: 4.0, height: 0.0 })),
+            spoilt(|record| record.steps[0].thought_picture.as_mut().unwrap().rgb.truncate(5)),
             spoilt(|record| record.usage.latent_steps = 5),
             spoilt(|record| record.timing_ms.think = -1.0),
             spoilt(|record| record.input.width = 0),
@@ -615,13 +521,7 @@ mod tests {
 
     #[test]
     fn a_grid_may_end_past_the_picture() {
-        let grid = Grid {
-            rows: 7,
-            cols: 7,
-            cell_px_x: 100.0,
-            cell_px_y: 100.0,
-            fine_per_cell: 4,
-        };
+        let grid = Grid { rows: 7, cols: 7, cell_px_x: 100.0, cell_px_y: 100.0, fine_per_cell: 4 };
         let record = example::record((640, 384), grid, vec![example::step_on(&grid, 48)]);
         assert_eq!(record.validate().map_err(|error| error.to_string()), Ok(()));
     }

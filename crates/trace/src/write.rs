@@ -36,37 +36,22 @@ pub struct Written {
 ///
 /// Fails with [`TraceError::Invalid`] for a record or picture that cannot be right, and with
 /// [`TraceError::Write`] for a folder that cannot be written or a disk that is full.
-pub fn write_folder(
-    folder: &Path,
-    record: &Record,
-    picture: PictureRef,
-) -> Result<Written, TraceError> {
+pub fn write_folder(folder: &Path, record: &Record, picture: PictureRef) -> Result<Written, TraceError> {
     picture.check(record)?;
     let json = record.to_json()?;
     let page = html::page(record, picture)?;
-    let Drawn {
-        pictures,
-        animation,
-    } = draw(record, picture)?;
+    let Drawn { pictures, animation } = draw(record, picture)?;
 
     fs::create_dir_all(folder).map_err(failed(folder))?;
     let mut steps = Vec::new();
     for (step, png) in pictures.iter().enumerate() {
         steps.push(put(folder, &step_name(step), png)?);
     }
-    let animation = animation
-        .map(|gif| put(folder, ANIMATION, &gif))
-        .transpose()?;
+    let animation = animation.map(|gif| put(folder, ANIMATION, &gif)).transpose()?;
     let page = put(folder, "index.html", page.as_bytes())?;
     remove_leftovers(folder, record.steps.len())?;
     let record = put(folder, "trace.json", json.as_bytes())?;
-    Ok(Written {
-        folder: folder.to_owned(),
-        record,
-        page,
-        steps,
-        animation,
-    })
+    Ok(Written { folder: folder.to_owned(), record, page, steps, animation })
 }
 
 struct Drawn {
@@ -79,13 +64,8 @@ fn draw(record: &Record, picture: PictureRef) -> Result<Drawn, TraceError> {
     std::thread::scope(|scope| {
         let animation = scope.spawn(|| animation::gif(record, picture));
         let pictures = heatmap::pngs(record, picture);
-        let animation = animation
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok(Drawn {
-            pictures: pictures?,
-            animation: animation?,
-        })
+        let animation = animation.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(Drawn { pictures: pictures?, animation: animation? })
     })
 }
 
@@ -103,8 +83,7 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, TraceError> {
     let path = folder.join(name);
     let mut file = temporary(folder).map_err(failed(&path))?;
     file.write_all(bytes).map_err(failed(&path))?;
-    file.persist(&path)
-        .map_err(|error| failed(&path)(error.error))?;
+    file.persist(&path).map_err(|error| failed(&path)(error.error))?;
     Ok(path)
 }
 
@@ -118,10 +97,8 @@ fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
 
 /// Removes the step pictures and the animation that a longer, earlier trace left in the folder.
 fn remove_leftovers(folder: &Path, steps: usize) -> Result<(), TraceError> {
-    let mut leftovers: Vec<PathBuf> = (steps..)
-        .map(|step| folder.join(step_name(step)))
-        .take_while(|path| path.exists())
-        .collect();
+    let mut leftovers: Vec<PathBuf> =
+        (steps..).map(|step| folder.join(step_name(step))).take_while(|path| path.exists()).collect();
     if steps == 0 {
         leftovers.push(folder.join(ANIMATION));
     }
@@ -133,11 +110,7 @@ fn remove_leftovers(folder: &Path, steps: usize) -> Result<(), TraceError> {
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> TraceError {
     let path = path.to_owned();
-    move |source| TraceError::Write {
-        path,
-        problem: WriteProblem::of(&source),
-        source,
-    }
+    move |source| TraceError::Write { path, problem: WriteProblem::of(&source), source }
 }
 
 #[cfg(test)]
@@ -146,18 +119,12 @@ mod tests {
     use crate::example;
 
     fn picture<'a>(record: &Record, rgb: &'a [u8]) -> PictureRef<'a> {
-        PictureRef {
-            width: record.input.width,
-            height: record.input.height,
-            rgb,
-        }
+        PictureRef { width: record.input.width, height: record.input.height, rgb }
     }
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -166,18 +133,10 @@ mod tests {
     fn a_trace_is_a_folder_with_these_files_and_no_others() {
         let folder = tempfile::tempdir().unwrap();
         let (record, rgb) = example::wide();
-        let written =
-            write_folder(&folder.path().join("new"), &record, picture(&record, &rgb)).unwrap();
+        let written = write_folder(&folder.path().join("new"), &record, picture(&record, &rgb)).unwrap();
         assert_eq!(
             names(&written.folder),
-            [
-                "index.html",
-                "looks.gif",
-                "step-1.png",
-                "step-2.png",
-                "step-3.png",
-                "trace.json"
-            ]
+            ["index.html", "looks.gif", "step-1.png", "step-2.png", "step-3.png", "trace.json"]
         );
         let json = fs::read_to_string(&written.record).unwrap();
         assert_eq!(Record::from_json(&json).unwrap(), record);
@@ -190,10 +149,7 @@ mod tests {
         for (record, rgb) in [example::wide(), example::without_steps()] {
             write_folder(folder.path(), &record, picture(&record, &rgb)).unwrap();
         }
-        assert_eq!(
-            names(folder.path()),
-            ["index.html", "notes.txt", "trace.json"]
-        );
+        assert_eq!(names(folder.path()), ["index.html", "notes.txt", "trace.json"]);
     }
 
     #[test]
@@ -212,9 +168,7 @@ mod tests {
         let target = folder.path().join("answer");
         fs::write(&target, "mine").unwrap();
         let (record, rgb) = example::wide();
-        let error = write_folder(&target, &record, picture(&record, &rgb))
-            .unwrap_err()
-            .to_string();
+        let error = write_folder(&target, &record, picture(&record, &rgb)).unwrap_err().to_string();
         insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "FOLDER"));
         assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
     }

@@ -150,7 +150,15 @@ impl<'a> Feeder<'a> {
         Ok(Block { place: (stage, block), batches })
     }
 
-    fn draw(&self, stage: &Stage, mix: &Mix, split: Split, first: u64, passes: usize, frozen: Option<&Reasoner>) -> Result<Drawn> {
+    fn draw(
+        &self,
+        stage: &Stage,
+        mix: &Mix,
+        split: Split,
+        first: u64,
+        passes: usize,
+        frozen: Option<&Reasoner>,
+    ) -> Result<Drawn> {
         let data = &self.config.data;
         let recipe = GroupRecipe {
             tasks: mix.tasks.iter().map(|(task, weight)| (*task, *weight)).collect(),
@@ -163,7 +171,9 @@ impl<'a> Feeder<'a> {
         if !pages {
             recipe.check(split).map_err(refused)?;
         }
-        let make = |i| if pages { self.suite.page(split, first + i) } else { self.suite.group(split, first + i, &recipe) };
+        let make = |i| {
+            if pages { self.suite.page(split, first + i) } else { self.suite.group(split, first + i, &recipe) }
+        };
         let groups: Vec<Group> = (0..data.pictures_per_batch as u64).into_par_iter().map(make).collect();
         let small = groups.par_iter().map(|g| shrink(&g.picture)).collect();
         let (mut coarse, mut fine) = (None, None);
@@ -205,7 +215,11 @@ impl<'a> Feeder<'a> {
             let width = values.len() / (s * rows);
             Ok(Tensor::from_slice(values, (s, rows, width), &self.device)?.to_dtype(DType::F32)?)
         };
-        Ok(Pictures::Views(Views { coarse: tensor(coarse, p)?, fine: tensor(fine, p * per_cell)?, grids: vec![grid; s] }))
+        Ok(Pictures::Views(Views {
+            coarse: tensor(coarse, p)?,
+            fine: tensor(fine, p * per_cell)?,
+            grids: vec![grid; s],
+        }))
     }
 
     fn row(&self, stage: &Stage, question: &Question, group: &Group) -> Result<Row> {
@@ -284,7 +298,8 @@ fn shrink(picture: &lare_data::Picture) -> Small {
 
 /// The share of `region` in each cell, `[rows * cols]`, summing to 1 (all zero for a region outside the grid).
 pub fn coverage(region: &Region, rows: usize, cols: usize, cell: f32) -> Vec<f32> {
-    let overlap = |from: f32, to: f32, at: usize| (to.min((at + 1) as f32 * cell) - from.max(at as f32 * cell)).max(0.0);
+    let overlap =
+        |from: f32, to: f32, at: usize| (to.min((at + 1) as f32 * cell) - from.max(at as f32 * cell)).max(0.0);
     let mut shares: Vec<f32> = (0..rows * cols)
         .map(|i| overlap(region.top, region.bottom, i / cols) * overlap(region.left, region.right, i % cols))
         .collect();

@@ -93,7 +93,12 @@ pub fn read_state(path: &Path, config: &Config) -> Result<State> {
         serde_json::from_str(&text).map_err(|e| Error::file("read", &file, &std::io::Error::other(e.to_string())))?;
     let expected = config_hash(config)?;
     if state.config_hash != expected {
-        return Err(Error::Mismatch { path: path.into(), what: "the config has changed".into(), expected, got: state.config_hash });
+        return Err(Error::Mismatch {
+            path: path.into(),
+            what: "the config has changed".into(),
+            expected,
+            got: state.config_hash,
+        });
     }
     Ok(state)
 }
@@ -126,10 +131,8 @@ pub fn read_optimizer(path: &Path, state: &State, staged: &mut Staged) -> Result
     for name in &staged.names {
         moments.push((part("first", name)?, part("second", name)?, part("ema", name)?));
     }
-    let borrowed: Vec<lare_kernels::AdamWState> = moments
-        .iter()
-        .map(|(first, second, ema)| lare_kernels::AdamWState { first, second, ema: Some(ema) })
-        .collect();
+    let borrowed: Vec<lare_kernels::AdamWState> =
+        moments.iter().map(|(first, second, ema)| lare_kernels::AdamWState { first, second, ema: Some(ema) }).collect();
     Ok(staged.optimizer.restore(state.updates, &borrowed)?)
 }
 

@@ -198,11 +198,17 @@ impl Config {
             }
             let usable = |m: &Mix| m.share > 0.0 && (!m.tasks.is_empty() || stage.objective == Objective::Read);
             if stage.mix.is_empty() || !stage.mix.iter().all(usable) {
-                let expected = "at least one kind of batch, each with a share above 0 and tasks (none: pages, only to read)";
+                let expected =
+                    "at least one kind of batch, each with a share above 0 and tasks (none: pages, only to read)";
                 return fail(field("mix"), expected, format!("{} kinds", stage.mix.len()));
             }
-            if let Some(mix) = stage.mix.iter().find(|m| m.looks[0] < 1 || m.looks[1] < m.looks[0] || m.looks[1] > most) {
-                return fail(field("mix.looks"), "1 <= fewest <= most <= model.refocus.max_steps", format!("{:?}", mix.looks));
+            if let Some(mix) = stage.mix.iter().find(|m| m.looks[0] < 1 || m.looks[1] < m.looks[0] || m.looks[1] > most)
+            {
+                return fail(
+                    field("mix.looks"),
+                    "1 <= fewest <= most <= model.refocus.max_steps",
+                    format!("{:?}", mix.looks),
+                );
             }
         }
         Ok(())

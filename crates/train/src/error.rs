@@ -26,7 +26,9 @@ pub enum Error {
     },
 
     /// A field of the run's config makes no sense.
-    #[error("`{field}` in {file} is not usable\n  expected  {expected}\n  got       {got}\n\nhint: docs/config.md explains every key")]
+    #[error(
+        "`{field}` in {file} is not usable\n  expected  {expected}\n  got       {got}\n\nhint: docs/config.md explains every key"
+    )]
     Config {
         /// The file.
         file: String,
@@ -52,7 +54,9 @@ pub enum Error {
     },
 
     /// A checkpoint does not belong to this run.
-    #[error("cannot resume from {path}: {what}\n  expected  {expected}\n  got       {got}\n\nhint: resume with the config the run was started with, or start a new run in another folder")]
+    #[error(
+        "cannot resume from {path}: {what}\n  expected  {expected}\n  got       {got}\n\nhint: resume with the config the run was started with, or start a new run in another folder"
+    )]
     Mismatch {
         /// The checkpoint.
         path: PathBuf,
@@ -65,7 +69,9 @@ pub enum Error {
     },
 
     /// A number that is not finite.
-    #[error("the run stopped at step {step}: `{term}` is {value}\n\nhint: the last checkpoint before it is intact; resume it with a lower `rate`, or look at `{term}` in metrics.jsonl")]
+    #[error(
+        "the run stopped at step {step}: `{term}` is {value}\n\nhint: the last checkpoint before it is intact; resume it with a lower `rate`, or look at `{term}` in metrics.jsonl"
+    )]
     NotFinite {
         /// The step.
         step: usize,
@@ -89,7 +95,9 @@ impl Error {
     /// Wraps a failed read or write.
     pub fn file(doing: &'static str, path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
         let hint = match error.kind() {
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => "choose a folder that you may write to",
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                "choose a folder that you may write to"
+            }
             std::io::ErrorKind::StorageFull => "free some space; what was there before is unchanged",
             std::io::ErrorKind::NotFound => "check the path",
             _ => "check the path and the disk",

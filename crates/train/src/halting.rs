@@ -3,9 +3,9 @@
 //! After each number of steps the answer is scored. Stopping after `k` steps is right when no larger number of
 //! steps lowers the loss by more than those steps cost.
 
+use crate::Result;
 use crate::batch::Batch;
 use crate::loss::answer_nats;
-use crate::Result;
 use candle_core::{DType, Tensor};
 use lare_model::nn::softplus;
 use lare_model::{Reasoner, Views};

@@ -3,12 +3,12 @@
 //! answer, align and rec are the paper's objectives; the forms of align and rec, and the terms focus, halt and
 //! read, are [ours].
 
+use crate::Result;
 use crate::batch::{Batch, Pictures};
 use crate::config::{LossWeights, Stage};
 use crate::halting;
 use crate::reading::Readers;
 use crate::vars::normals;
-use crate::Result;
 use candle_core::{Device, Tensor};
 use lare_kernels as kernels;
 use lare_model::semantic::amplitudes;
@@ -105,7 +105,11 @@ pub fn reason(model: &Reasoner, batch: &Batch, stage: &Stage, dice: &mut ChaCha8
 }
 
 /// The encoders alone: what stands where.
-pub fn read_pictures(model: &Reasoner, readers: &Readers, batch: &Batch) -> Result<(LossTerms, Vec<(&'static str, f64)>)> {
+pub fn read_pictures(
+    model: &Reasoner,
+    readers: &Readers,
+    batch: &Batch,
+) -> Result<(LossTerms, Vec<(&'static str, f64)>)> {
     let views = match &batch.pictures {
         Pictures::Pixels(pixels) => model.encode(pixels)?,
         Pictures::Views(views) => views.clone(),
@@ -140,16 +144,17 @@ pub fn answer_nats(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Resu
     let (b, t, v) = logits.dims3()?;
     let logits = logits.reshape((b * t, v))?;
     let best: Vec<u32> = logits.detach().argmax(1)?.to_vec1()?;
-    let right = targets.chunks(t).zip(best.chunks(t)).map(|(want, got)| {
-        want.iter().zip(got).all(|(want, got)| want.is_none_or(|w| w == *got))
-    });
+    let right = targets
+        .chunks(t)
+        .zip(best.chunks(t))
+        .map(|(want, got)| want.iter().zip(got).all(|(want, got)| want.is_none_or(|w| w == *got)));
     let right = right.collect();
     Ok((kernels::cross_entropy(&logits, &targets)?.reshape((b, t))?, right))
 }
 
 /// The thoughts of all steps that were really taken.
 struct Thoughts {
-    values: Tensor,             // [n, D]
+    values: Tensor,              // [n, D]
     origin: Vec<(usize, usize)>, // row, step
 }
 
@@ -218,7 +223,9 @@ fn align(model: &Reasoner, thread: &Thread, views: &Views, batch: &Batch) -> Res
     let device = thread.hidden.device();
     let mut pooled: Option<Tensor> = None;
     for (k, step) in thread.steps.iter().enumerate() {
-        let share = |row: usize| if batch.steps[row] > k { 1.0 / batch.steps[row] as f32 } else { 0.0 };
+        let share = |row: usize| {
+            if batch.steps[row] > k { 1.0 / batch.steps[row] as f32 } else { 0.0 }
+        };
         let shares = Tensor::from_vec((0..b).map(share).collect::<Vec<f32>>(), (b, 1), device)?;
         let part = step.thought.broadcast_mul(&shares)?;
         pooled = Some(match pooled {

@@ -1,7 +1,7 @@
 //! Health of the thoughts, logged beside the losses: norm, collapse, focus.
 
-use crate::batch::Batch;
 use crate::Result;
+use crate::batch::Batch;
 use candle_core::Tensor;
 use lare_model::{Reasoner, Thread};
 
@@ -42,7 +42,8 @@ pub fn health(model: &Reasoner, thread: &Thread, batch: &Batch) -> Result<Health
         for (row, scores) in rows.iter().zip(&scores) {
             let coverage = &batch.rows[*row].targets[k].coverage;
             entropy -= scores.iter().map(|s| f64::from(s.exp() * s)).sum::<f64>();
-            mass += scores.iter().zip(coverage).filter(|(_, c)| **c > 0.0).map(|(s, _)| f64::from(s.exp())).sum::<f64>();
+            mass +=
+                scores.iter().zip(coverage).filter(|(_, c)| **c > 0.0).map(|(s, _)| f64::from(s.exp())).sum::<f64>();
             let best = (0..coverage.len()).max_by(|a, b| coverage[*a].total_cmp(&coverage[*b])).unwrap_or(0);
             hits += f64::from(u8::from(step.chosen[*row].contains(&(best as u32))));
         }

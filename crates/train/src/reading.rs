@@ -6,8 +6,8 @@
 
 use crate::Result;
 use candle_core::Tensor;
-use lare_data::scenes::{Colour, Group};
 use lare_data::Region;
+use lare_data::scenes::{Colour, Group};
 use lare_kernels as kernels;
 use lare_model::nn::Linear;
 use lare_model::{Config, Path, Views};
@@ -68,7 +68,8 @@ impl Readers {
         let (mut tags, mut bodies, mut coarse) = (Places::default(), Places::default(), Places::default());
         for (picture, group) in groups.iter().enumerate() {
             let grid = views.grids[picture];
-            let shape = Shape { picture, rows: grid.rows, cols: grid.cols, per_side: self.per_side, cell: self.cell_px };
+            let shape =
+                Shape { picture, rows: grid.rows, cols: grid.cols, per_side: self.per_side, cell: self.cell_px };
             for object in &group.objects {
                 if object.tagged {
                     let letter = Some(u32::from(object.letter) - u32::from('A'));

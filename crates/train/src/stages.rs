@@ -1,9 +1,9 @@
 //! What trains when: a stage builds the model with gradients where it trains and a fresh optimiser.
 
+use crate::Result;
 use crate::config::{Config, Objective, Stage};
 use crate::reading::Readers;
 use crate::vars::Vars;
-use crate::Result;
 use candle_core::Var;
 use lare_kernels::{AdamW, AdamWOptions};
 use lare_model::{Path, Reasoner};

@@ -237,7 +237,8 @@ fn every_term_and_its_gradient_are_the_same_to_the_bit_each_time() {
         let bits = || -> Vec<(String, Vec<u32>)> {
             let loss = term(&config, &vars, &batch, name);
             let gradients = loss.backward().unwrap();
-            let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect();
+            let bits =
+                |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect();
             let of = |(n, v): (String, candle_core::Var)| gradients.get(&v).map(|g| (n, bits(g)));
             std::iter::once(("the term".to_owned(), bits(&loss))).chain(vars.all().into_iter().filter_map(of)).collect()
         };

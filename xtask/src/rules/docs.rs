@@ -10,10 +10,7 @@ use std::{
 use crate::violation::Violation;
 
 /// The page, and what to ask the program for.
-const PAGES: [(&str, [&str; 2]); 2] = [
-    ("docs/cli.md", ["docs", "cli"]),
-    ("docs/config.md", ["docs", "config"]),
-];
+const PAGES: [(&str, [&str; 2]); 2] = [("docs/cli.md", ["docs", "cli"]), ("docs/config.md", ["docs", "config"])];
 
 /// What was wrong, and what could not be looked at.
 #[derive(Default)]
@@ -27,10 +24,8 @@ pub struct Checked {
 /// Builds the program in the same profile and with the same features as `cargo test --workspace`.
 pub fn build(root: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--workspace", "--bin", "lare"])
-        .current_dir(root)
-        .status()?;
+    let status =
+        Command::new(cargo).args(["build", "--quiet", "--workspace", "--bin", "lare"]).current_dir(root).status()?;
     if !status.success() {
         return Err("lare does not build: run cargo check".into());
     }
@@ -46,12 +41,7 @@ pub fn beside_this_test() -> Option<PathBuf> {
 /// `lare` in the folder of an executable, or, for tests, in the folder above.
 fn beside(executable: &Path) -> Option<PathBuf> {
     let name = format!("lare{}", std::env::consts::EXE_SUFFIX);
-    executable
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join(&name))
-        .find(|path| path.is_file())
+    executable.ancestors().skip(1).take(2).map(|folder| folder.join(&name)).find(|path| path.is_file())
 }
 
 /// Writes every page the program can print.
@@ -62,10 +52,7 @@ pub fn write(root: &Path, binary: &Path) -> Result<(), Box<dyn Error>> {
                 fs::write(root.join(page), text)?;
                 println!("wrote {page}");
             }
-            None => println!(
-                "skipped: {page}: lare {} prints nothing yet",
-                arguments.join(" ")
-            ),
+            None => println!("skipped: {page}: lare {} prints nothing yet", arguments.join(" ")),
         }
     }
     Ok(())
@@ -78,18 +65,13 @@ pub fn check(root: &Path, binary: Option<&Path>) -> Checked {
         let committed = fs::read_to_string(root.join(page)).ok();
         let printed = binary.and_then(|binary| printed(binary, arguments).ok().flatten());
         if binary.is_none() {
-            checked.skipped.push(format!(
-                "{page}: lare is not built here; run cargo test --workspace"
-            ));
+            checked.skipped.push(format!("{page}: lare is not built here; run cargo test --workspace"));
         } else {
             match compare(page, committed.as_deref(), printed.as_deref()) {
                 Compared::Same => {}
                 Compared::Different(violation) => checked.violations.push(*violation),
                 Compared::Neither => {
-                    checked.skipped.push(format!(
-                        "{page}: lare {} prints nothing yet",
-                        arguments.join(" ")
-                    ));
+                    checked.skipped.push(format!("{page}: lare {} prints nothing yet", arguments.join(" ")));
                 }
             }
         }
@@ -125,12 +107,7 @@ fn compare(page: &str, committed: Option<&str>, printed: Option<&str>) -> Compar
 }
 
 fn first_difference(committed: &str, printed: &str) -> usize {
-    committed
-        .lines()
-        .zip(printed.lines())
-        .take_while(|(committed, printed)| committed == printed)
-        .count()
-        + 1
+    committed.lines().zip(printed.lines()).take_while(|(committed, printed)| committed == printed).count() + 1
 }
 
 /// What the program prints; `None` when it does not know the command.
@@ -155,10 +132,7 @@ mod tests {
     #[test]
     fn a_page_is_what_the_program_prints() {
         assert_eq!(verdict(Some("# lare\n"), Some("# lare\n")), ("same", 0));
-        assert_eq!(
-            verdict(Some("# lare\nold\n"), Some("# lare\nnew\n")),
-            ("different", 2)
-        );
+        assert_eq!(verdict(Some("# lare\nold\n"), Some("# lare\nnew\n")), ("different", 2));
         assert_eq!(verdict(None, Some("# lare\n")), ("different", 1));
         assert_eq!(verdict(Some("# lare\n"), None), ("different", 1));
         assert_eq!(verdict(None, None), ("neither", 0));

@@ -18,24 +18,13 @@ const SELF: &str = "xtask/src/rules/files.rs";
 pub fn check(tree: &Tree) -> Vec<Violation> {
     let mut found: Vec<Violation> = tree.files.iter().flat_map(machine_paths).collect();
     found.extend(tree.files.iter().filter_map(large_file));
-    found.extend(
-        FOLDERS
-            .iter()
-            .filter_map(|&(folder, most)| large_folder(tree, folder, most)),
-    );
+    found.extend(FOLDERS.iter().filter_map(|&(folder, most)| large_folder(tree, folder, most)));
     found
 }
 
 fn machine_paths(file: &File) -> Vec<Violation> {
-    let text = if file.path == SELF {
-        ""
-    } else {
-        file.text.as_deref().unwrap_or_default()
-    };
-    let lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| names_a_machine(line));
+    let text = if file.path == SELF { "" } else { file.text.as_deref().unwrap_or_default() };
+    let lines = text.lines().enumerate().filter(|(_, line)| names_a_machine(line));
     lines
         .map(|(place, line)| Violation {
             path: file.path.clone(),
@@ -62,17 +51,11 @@ fn names_a_machine(line: &str) -> bool {
 
 fn large_file(file: &File) -> Option<Violation> {
     let way_out = "leave it out, or make it with a script";
-    (file.bytes > MOST_FILE_BYTES)
-        .then(|| too_large(&file.path, "file", file.bytes, MOST_FILE_BYTES, way_out))
+    (file.bytes > MOST_FILE_BYTES).then(|| too_large(&file.path, "file", file.bytes, MOST_FILE_BYTES, way_out))
 }
 
 fn large_folder(tree: &Tree, folder: &str, most: u64) -> Option<Violation> {
-    let bytes = tree
-        .files
-        .iter()
-        .filter(|file| file.path.starts_with(folder))
-        .map(|file| file.bytes)
-        .sum();
+    let bytes = tree.files.iter().filter(|file| file.path.starts_with(folder)).map(|file| file.bytes).sum();
     let way_out = "keep fewer or smaller files in it";
     (bytes > most).then(|| too_large(folder, "folder", bytes, most, way_out))
 }
@@ -96,11 +79,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, bytes: u64, text: &str) -> File {
-        File {
-            path: path.to_owned(),
-            bytes,
-            text: Some(text.to_owned()),
-        }
+        File { path: path.to_owned(), bytes, text: Some(text.to_owned()) }
     }
 
     fn rules(files: Vec<File>) -> Vec<&'static str> {
@@ -109,28 +88,14 @@ mod tests {
 
     #[test]
     fn a_path_of_one_machine_is_found() {
-        for text in [
-            "see /home/ada/lare",
-            "`/root/.cache`",
-            "cd /tmp/x",
-            "path = \"/Users/ada/x\"",
-        ] {
-            assert_eq!(
-                rules(vec![file("docs/a.md", 1, text)]),
-                ["machine-path"],
-                "{text}"
-            );
+        for text in ["see /home/ada/lare", "`/root/.cache`", "cd /tmp/x", "path = \"/Users/ada/x\""] {
+            assert_eq!(rules(vec![file("docs/a.md", 1, text)]), ["machine-path"], "{text}");
         }
     }
 
     #[test]
     fn a_path_inside_the_repository_is_fine() {
-        for text in [
-            "crates/tmp/a.rs",
-            "https://example.org/home/a",
-            "$HOME/x",
-            "the /homes of",
-        ] {
+        for text in ["crates/tmp/a.rs", "https://example.org/home/a", "$HOME/x", "the /homes of"] {
             assert!(rules(vec![file("docs/a.md", 1, text)]).is_empty(), "{text}");
         }
     }
@@ -138,26 +103,8 @@ mod tests {
     #[test]
     fn large_files_and_full_folders_are_found() {
         assert_eq!(rules(vec![file("examples/a.png", 21 * MB, "")]), ["bytes"]);
-        assert_eq!(
-            rules(vec![
-                file("fixtures/a", 3 * MB, ""),
-                file("fixtures/b", 3 * MB, "")
-            ]),
-            ["bytes"]
-        );
-        assert_eq!(
-            rules(vec![
-                file("weights/a", 19 * MB, ""),
-                file("weights/b", 2 * MB, "")
-            ]),
-            ["bytes"]
-        );
-        assert!(
-            rules(vec![
-                file("weights/a", 19 * MB, ""),
-                file("fixtures/b", 4 * MB, "")
-            ])
-            .is_empty()
-        );
+        assert_eq!(rules(vec![file("fixtures/a", 3 * MB, ""), file("fixtures/b", 3 * MB, "")]), ["bytes"]);
+        assert_eq!(rules(vec![file("weights/a", 19 * MB, ""), file("weights/b", 2 * MB, "")]), ["bytes"]);
+        assert!(rules(vec![file("weights/a", 19 * MB, ""), file("fixtures/b", 4 * MB, "")]).is_empty());
     }
 }

@@ -14,10 +14,7 @@ use crate::violation::Violation;
 
 /// The allowed edges. An edge that is not here is a decision to be made in ARCHITECTURE.md first.
 const MAY_KNOW: [(&str, &[&str]); 9] = [
-    (
-        "cli",
-        &["model", "data", "infer", "train", "trace", "eval", "server"],
-    ),
+    ("cli", &["model", "data", "infer", "train", "trace", "eval", "server"]),
     ("server", &["infer"]),
     ("eval", &["infer", "data", "trace"]),
     ("infer", &["model", "data", "trace"]),
@@ -67,32 +64,15 @@ struct Locked {
 /// Asks cargo for the manifests and the lock file for the trees.
 pub fn check(root: &Path) -> Result<Vec<Violation>, Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = [
-        "metadata",
-        "--no-deps",
-        "--offline",
-        "--format-version",
-        "1",
-    ];
-    let output = Command::new(cargo)
-        .args(arguments)
-        .current_dir(root)
-        .output()?;
+    let arguments = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
+    let output = Command::new(cargo).args(arguments).current_dir(root).output()?;
     if !output.status.success() {
-        return Err(format!(
-            "cargo metadata failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )
-        .into());
+        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
     let metadata: Metadata = serde_json::from_slice(&output.stdout)?;
     let lock: Lock = toml::from_str(&fs::read_to_string(root.join("Cargo.lock"))?)?;
     let mut found: Vec<Violation> = metadata.packages.iter().flat_map(edges).collect();
-    found.extend(
-        WITHOUT_TENSORS
-            .iter()
-            .filter_map(|name| tensors_in_tree(&lock, name)),
-    );
+    found.extend(WITHOUT_TENSORS.iter().filter_map(|name| tensors_in_tree(&lock, name)));
     Ok(found)
 }
 
@@ -102,48 +82,27 @@ fn edges(package: &Package) -> Vec<Violation> {
         return vec![];
     };
     let Some((_, allowed)) = MAY_KNOW.iter().find(|(known, _)| *known == name) else {
-        let way_out =
-            "decide in ARCHITECTURE.md whom it may know, then add it to xtask/src/rules/graph.rs";
-        return vec![violation(
-            name,
-            "an unknown crate",
-            "a crate of ARCHITECTURE.md".to_owned(),
-            way_out,
-        )];
+        let way_out = "decide in ARCHITECTURE.md whom it may know, then add it to xtask/src/rules/graph.rs";
+        return vec![violation(name, "an unknown crate", "a crate of ARCHITECTURE.md".to_owned(), way_out)];
     };
-    let shipped = package
-        .dependencies
-        .iter()
-        .filter(|one| one.kind.as_deref() != Some("dev"));
+    let shipped = package.dependencies.iter().filter(|one| one.kind.as_deref() != Some("dev"));
     shipped
         .filter_map(|dependency| {
             if let Some(known) = dependency.name.strip_prefix("lare-") {
-                let way_out =
-                    "turn the edge round, pass a callback, or change ARCHITECTURE.md first";
-                return (!allowed.contains(&known))
-                    .then(|| violation(name, known, list(allowed), way_out));
+                let way_out = "turn the edge round, pass a callback, or change ARCHITECTURE.md first";
+                return (!allowed.contains(&known)).then(|| violation(name, known, list(allowed), way_out));
             }
             let tensors = dependency.name.starts_with("candle") && !TENSORS.contains(&name);
             let way_out = "take plain slices, or move the code to a crate that knows tensors";
-            tensors.then(|| {
-                violation(
-                    name,
-                    &dependency.name,
-                    "no tensor library".to_owned(),
-                    way_out,
-                )
-            })
+            tensors.then(|| violation(name, &dependency.name, "no tensor library".to_owned(), way_out))
         })
         .collect()
 }
 
 /// Whether the tensor library is anywhere below a crate, development dependencies included.
 fn tensors_in_tree(lock: &Lock, name: &str) -> Option<Violation> {
-    let below: BTreeMap<&str, &[String]> = lock
-        .package
-        .iter()
-        .map(|one| (one.name.as_str(), one.dependencies.as_slice()))
-        .collect();
+    let below: BTreeMap<&str, &[String]> =
+        lock.package.iter().map(|one| (one.name.as_str(), one.dependencies.as_slice())).collect();
     let root = format!("lare-{name}");
     let (mut seen, mut open) = (BTreeSet::new(), vec![root.as_str()]);
     while let Some(package) = open.pop() {
@@ -154,23 +113,12 @@ fn tensors_in_tree(lock: &Lock, name: &str) -> Option<Violation> {
         }
     }
     let way_out = "find the way in with cargo tree --invert, and cut it";
-    let linked = seen
-        .into_iter()
-        .find(|package| package.starts_with("candle"))?;
-    Some(violation(
-        name,
-        linked,
-        "no tensor library in its tree".to_owned(),
-        way_out,
-    ))
+    let linked = seen.into_iter().find(|package| package.starts_with("candle"))?;
+    Some(violation(name, linked, "no tensor library in its tree".to_owned(), way_out))
 }
 
 fn list(names: &[&str]) -> String {
-    if names.is_empty() {
-        "none of ours".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none of ours".to_owned() } else { names.join(", ") }
 }
 
 fn violation(name: &str, got: &str, limit: String, way_out: &'static str) -> Violation {
@@ -191,14 +139,8 @@ mod tests {
     use super::*;
 
     fn package(name: &str, dependency: &str, kind: Option<&str>) -> Package {
-        let dependency = Dependency {
-            name: dependency.to_owned(),
-            kind: kind.map(str::to_owned),
-        };
-        Package {
-            name: name.to_owned(),
-            dependencies: vec![dependency],
-        }
+        let dependency = Dependency { name: dependency.to_owned(), kind: kind.map(str::to_owned) };
+        Package { name: name.to_owned(), dependencies: vec![dependency] }
     }
 
     #[test]
@@ -216,11 +158,7 @@ mod tests {
             ("lare-data", "image", true),
             ("xtask", "syn", true),
         ] {
-            assert_eq!(
-                edges(&package(from, to, None)).is_empty(),
-                allowed,
-                "{from} -> {to}"
-            );
+            assert_eq!(edges(&package(from, to, None)).is_empty(), allowed, "{from} -> {to}");
         }
     }
 
@@ -238,13 +176,9 @@ mod tests {
     #[test]
     fn the_tensor_library_is_found_however_deep() {
         let lock = |last: &str| -> Lock {
-            let entry = |name: &str, below: &str| Locked {
-                name: name.to_owned(),
-                dependencies: vec![below.to_owned()],
-            };
-            Lock {
-                package: vec![entry("lare-trace", "image 0.25.1"), entry("image", last)],
-            }
+            let entry =
+                |name: &str, below: &str| Locked { name: name.to_owned(), dependencies: vec![below.to_owned()] };
+            Lock { package: vec![entry("lare-trace", "image 0.25.1"), entry("image", last)] }
         };
         assert!(tensors_in_tree(&lock("candle-core"), "trace").is_some());
         assert!(tensors_in_tree(&lock("png"), "trace").is_none());

@@ -23,11 +23,7 @@ pub fn check(sources: &[Source]) -> Vec<Violation> {
     let mut found = small_crates(sources);
     for source in sources {
         found.extend(long_file(source));
-        let mut measure = Measure {
-            path: &source.path,
-            foreign: false,
-            found: &mut found,
-        };
+        let mut measure = Measure { path: &source.path, foreign: false, found: &mut found };
         measure.visit_file(&source.file);
     }
     found
@@ -49,21 +45,12 @@ fn long_file(source: &Source) -> Option<Violation> {
 
 fn small_crates(sources: &[Source]) -> Vec<Violation> {
     let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
-    for source in sources
-        .iter()
-        .filter(|source| source.role() == Role::Shipped)
-    {
-        if let Some(name) = source
-            .path
-            .strip_prefix("crates/")
-            .and_then(|rest| rest.split('/').next())
-        {
+    for source in sources.iter().filter(|source| source.role() == Role::Shipped) {
+        if let Some(name) = source.path.strip_prefix("crates/").and_then(|rest| rest.split('/').next()) {
             *lines.entry(name).or_default() += source.shipped_lines();
         }
     }
-    let small = lines
-        .into_iter()
-        .filter(|&(_, lines)| lines < FEWEST_CRATE_LINES);
+    let small = lines.into_iter().filter(|&(_, lines)| lines < FEWEST_CRATE_LINES);
     small
         .map(|(name, lines)| Violation {
             path: format!("crates/{name}/Cargo.toml"),
@@ -89,41 +76,18 @@ impl Measure<'_> {
     fn function(&mut self, signature: &Signature, whole: &impl Spanned) {
         let start = signature.span().start().line;
         let lines = whole.span().end().line + 1 - start;
-        let arguments = signature
-            .inputs
-            .iter()
-            .filter(|input| matches!(input, FnArg::Typed(_)))
-            .count();
+        let arguments = signature.inputs.iter().filter(|input| matches!(input, FnArg::Typed(_))).count();
         if lines > MOST_FUNCTION_LINES {
             let way_out = "give a part of it a name of its own";
-            self.push(
-                signature,
-                "function-lines",
-                format!("{lines} lines"),
-                MOST_FUNCTION_LINES,
-                way_out,
-            );
+            self.push(signature, "function-lines", format!("{lines} lines"), MOST_FUNCTION_LINES, way_out);
         }
         if arguments > MOST_ARGUMENTS && !self.foreign {
             let way_out = "make a struct of those that belong together";
-            self.push(
-                signature,
-                "arguments",
-                arguments.to_string(),
-                MOST_ARGUMENTS,
-                way_out,
-            );
+            self.push(signature, "arguments", arguments.to_string(), MOST_ARGUMENTS, way_out);
         }
     }
 
-    fn push(
-        &mut self,
-        signature: &Signature,
-        rule: &'static str,
-        got: String,
-        limit: usize,
-        way_out: &'static str,
-    ) {
+    fn push(&mut self, signature: &Signature, rule: &'static str, got: String, limit: usize, way_out: &'static str) {
         self.found.push(Violation {
             path: self.path.to_owned(),
             line: signature.span().start().line,
@@ -166,40 +130,23 @@ mod tests {
 
     fn rules(path: &str, text: &str) -> Vec<&'static str> {
         let found = check(&[Source::parse(path, text).unwrap()]);
-        found
-            .iter()
-            .map(|one| one.rule)
-            .filter(|&rule| rule != "crate-lines")
-            .collect()
+        found.iter().map(|one| one.rule).filter(|&rule| rule != "crate-lines").collect()
     }
 
     #[test]
     fn a_file_over_the_limit_is_found_and_its_tests_do_not_count() {
         let lines = "// a line\n".repeat(MOST_FILE_LINES);
-        assert_eq!(
-            rules(
-                "crates/a/src/lib.rs",
-                &format!("{lines}fn one_more() {{}}\n")
-            ),
-            ["file-lines"]
-        );
+        assert_eq!(rules("crates/a/src/lib.rs", &format!("{lines}fn one_more() {{}}\n")), ["file-lines"]);
         let tests = format!("#[cfg(test)]\nmod tests {{\n{lines}}}\n");
         assert!(rules("crates/a/src/lib.rs", &format!("{lines}{tests}")).is_empty());
     }
 
     #[test]
     fn a_function_of_61_lines_is_found_and_one_of_60_is_not() {
-        let function = |inside: usize| {
-            format!(
-                "/// Docs.\n#[inline]\nfn f() {{\n{}}}\n",
-                "    call();\n".repeat(inside)
-            )
-        };
+        let function =
+            |inside: usize| format!("/// Docs.\n#[inline]\nfn f() {{\n{}}}\n", "    call();\n".repeat(inside));
         assert!(rules("crates/a/src/lib.rs", &function(58)).is_empty());
-        assert_eq!(
-            rules("crates/a/src/lib.rs", &function(59)),
-            ["function-lines"]
-        );
+        assert_eq!(rules("crates/a/src/lib.rs", &function(59)), ["function-lines"]);
         let method = format!("struct A;\nimpl A {{\n{}}}\n", function(59));
         assert_eq!(rules("crates/a/src/lib.rs", &method), ["function-lines"]);
     }
@@ -207,23 +154,11 @@ mod tests {
     #[test]
     fn seven_arguments_are_found_except_where_a_trait_asks_for_them() {
         let method = "fn f(&self, a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8) {}";
-        assert_eq!(
-            rules("crates/a/src/lib.rs", &format!("impl A {{ {method} }}")),
-            ["arguments"]
-        );
+        assert_eq!(rules("crates/a/src/lib.rs", &format!("impl A {{ {method} }}")), ["arguments"]);
+        assert!(rules("crates/a/src/lib.rs", &format!("impl Foreign for A {{ {method} }}")).is_empty());
         assert!(
-            rules(
-                "crates/a/src/lib.rs",
-                &format!("impl Foreign for A {{ {method} }}")
-            )
-            .is_empty()
-        );
-        assert!(
-            rules(
-                "crates/a/src/lib.rs",
-                "impl A { fn f(&self, a: u8, b: u8, c: u8, d: u8, e: u8, f: u8) {} }"
-            )
-            .is_empty()
+            rules("crates/a/src/lib.rs", "impl A { fn f(&self, a: u8, b: u8, c: u8, d: u8, e: u8, f: u8) {} }")
+                .is_empty()
         );
     }
 

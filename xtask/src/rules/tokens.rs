@@ -23,11 +23,7 @@ pub fn check(sources: &[Source]) -> Vec<Violation> {
     for source in sources {
         // Whitespace and comments are gone from the stream, so spelling it over lines hides nothing.
         if let Ok(tokens) = source.text.parse::<TokenStream>() {
-            Scan {
-                source,
-                found: &mut found,
-            }
-            .stream(tokens);
+            Scan { source, found: &mut found }.stream(tokens);
         }
     }
     found
@@ -57,20 +53,10 @@ impl Scan<'_> {
             return;
         };
         let indexed = group(next, Delimiter::Bracket).is_some()
-            || (punct(next, '.')
-                && tokens
-                    .get(3)
-                    .is_some_and(|after| word_in(after, &["get", "first", "last"])));
-        let empty =
-            group(arguments, Delimiter::Parenthesis).is_some_and(|inside| inside.is_empty());
+            || (punct(next, '.') && tokens.get(3).is_some_and(|after| word_in(after, &["get", "first", "last"])));
+        let empty = group(arguments, Delimiter::Parenthesis).is_some_and(|inside| inside.is_empty());
         if word_in(name, &["dims"]) && empty && indexed {
-            self.push(
-                name,
-                "size-by-index",
-                "dims() by index",
-                "none",
-                "destructure: let [b, p, d] = ...",
-            );
+            self.push(name, "size-by-index", "dims() by index", "none", "destructure: let [b, p, d] = ...");
         }
     }
 
@@ -79,63 +65,33 @@ impl Scan<'_> {
             return;
         };
         let called = group(arguments, Delimiter::Parenthesis).is_some();
-        if !(punct(dot, '.')
-            && word_in(name, &["unwrap", "expect", "unwrap_err", "expect_err"])
-            && called)
-        {
+        if !(punct(dot, '.') && word_in(name, &["unwrap", "expect", "unwrap_err", "expect_err"]) && called) {
             return;
         }
         let line = line(name);
-        if self.source.role() == Role::Shipped
-            && !self.source.in_test(line)
-            && !self.states_invariant(line)
-        {
+        if self.source.role() == Role::Shipped && !self.source.in_test(line) && !self.states_invariant(line) {
             let limit = "tests, or a line with `// invariant: why`";
-            self.push(
-                name,
-                "unwrap",
-                &format!(".{name}()"),
-                limit,
-                "return an error, or state the invariant",
-            );
+            self.push(name, "unwrap", &format!(".{name}()"), limit, "return an error, or state the invariant");
         }
     }
 
     /// In an attribute with a reason, on the line itself, or on a comment line right above it.
     fn states_invariant(&self, line: usize) -> bool {
-        if self
-            .source
-            .invariants
-            .iter()
-            .any(|lines| lines.contains(&line))
-        {
+        if self.source.invariants.iter().any(|lines| lines.contains(&line)) {
             return true;
         }
-        let mut around = self
-            .source
-            .text
-            .lines()
-            .skip(line.saturating_sub(2))
-            .take(2);
+        let mut around = self.source.text.lines().skip(line.saturating_sub(2)).take(2);
         let above = around.next().unwrap_or_default().trim_start();
         above.starts_with(INVARIANT) || around.next().unwrap_or_default().contains(INVARIANT)
     }
 
     fn printing(&mut self, tokens: &[TokenTree]) {
         let [name, bang, ..] = tokens else { return };
-        let prints =
-            word_in(name, &["println", "print", "eprintln", "eprint", "dbg"]) && punct(bang, '!');
-        let allowed = self.source.path == PRINTER
-            || self.source.role() == Role::Tool
-            || self.source.in_test(line(name));
+        let prints = word_in(name, &["println", "print", "eprintln", "eprint", "dbg"]) && punct(bang, '!');
+        let allowed =
+            self.source.path == PRINTER || self.source.role() == Role::Tool || self.source.in_test(line(name));
         if prints && !allowed {
-            self.push(
-                name,
-                "printing",
-                &format!("{name}!"),
-                PRINTER,
-                "return the text, or call cli::messages",
-            );
+            self.push(name, "printing", &format!("{name}!"), PRINTER, "return the text, or call cli::messages");
         }
     }
 
@@ -147,38 +103,19 @@ impl Scan<'_> {
             return;
         }
         let constants = rest.get(2).is_some_and(|name| word_in(name, &["consts"]));
-        let imported = group(what, Delimiter::Brace)
-            .is_some_and(|inside| inside.into_iter().any(|name| word_in(&name, &["env"])));
+        let imported =
+            group(what, Delimiter::Brace).is_some_and(|inside| inside.into_iter().any(|name| word_in(&name, &["env"])));
         let allowed = self.source.path.starts_with(ENVIRONMENT_READER)
             || self.source.role() != Role::Shipped
             || self.source.in_test(line(std));
         if ((word_in(what, &["env"]) && !constants) || imported) && !allowed {
-            self.push(
-                std,
-                "environment",
-                "std::env",
-                ENVIRONMENT_READER,
-                "take the value as an argument",
-            );
+            self.push(std, "environment", "std::env", ENVIRONMENT_READER, "take the value as an argument");
         }
     }
 
-    fn push(
-        &mut self,
-        at: &TokenTree,
-        rule: &'static str,
-        what: &str,
-        limit: &str,
-        way_out: &'static str,
-    ) {
+    fn push(&mut self, at: &TokenTree, rule: &'static str, what: &str, limit: &str, way_out: &'static str) {
         let line = line(at);
-        let text = self
-            .source
-            .text
-            .lines()
-            .nth(line.saturating_sub(1))
-            .unwrap_or_default()
-            .trim();
+        let text = self.source.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
         self.found.push(Violation {
             path: self.source.path.clone(),
             line,
@@ -216,10 +153,7 @@ mod tests {
     use super::*;
 
     fn rules(path: &str, text: &str) -> Vec<&'static str> {
-        check(&[Source::parse(path, text).unwrap()])
-            .iter()
-            .map(|one| one.rule)
-            .collect()
+        check(&[Source::parse(path, text).unwrap()]).iter().map(|one| one.rule).collect()
     }
 
     const LIBRARY: &str = "crates/model/src/a.rs";
@@ -234,52 +168,18 @@ mod tests {
             "x.dims().get(1);",
             "x.dims().last();",
         ] {
-            assert_eq!(
-                rules(LIBRARY, &format!("fn f() {{ {body} }}")),
-                ["size-by-index"],
-                "{body}"
-            );
+            assert_eq!(rules(LIBRARY, &format!("fn f() {{ {body} }}")), ["size-by-index"], "{body}");
         }
-        assert!(
-            rules(
-                LIBRARY,
-                "fn f() { let [b, p] = x.dims() else { return }; x.dims().len(); }"
-            )
-            .is_empty()
-        );
+        assert!(rules(LIBRARY, "fn f() { let [b, p] = x.dims() else { return }; x.dims().len(); }").is_empty());
     }
 
     #[test]
     fn an_unwrap_is_found_unless_its_invariant_is_stated() {
-        assert_eq!(
-            rules(
-                LIBRARY,
-                "fn f() {\n    x.unwrap();\n    y.expect(\"it\");\n}"
-            ),
-            ["unwrap", "unwrap"]
-        );
-        assert!(
-            rules(
-                LIBRARY,
-                "fn f() {\n    x.unwrap(); // invariant: x was set above\n}"
-            )
-            .is_empty()
-        );
-        assert!(
-            rules(
-                LIBRARY,
-                "fn f() {\n    // invariant: x was set above\n    x.unwrap();\n}"
-            )
-            .is_empty()
-        );
+        assert_eq!(rules(LIBRARY, "fn f() {\n    x.unwrap();\n    y.expect(\"it\");\n}"), ["unwrap", "unwrap"]);
+        assert!(rules(LIBRARY, "fn f() {\n    x.unwrap(); // invariant: x was set above\n}").is_empty());
+        assert!(rules(LIBRARY, "fn f() {\n    // invariant: x was set above\n    x.unwrap();\n}").is_empty());
         assert!(rules(LIBRARY, "fn f() { x.unwrap_or(1); }").is_empty());
-        assert!(
-            rules(
-                LIBRARY,
-                "#[cfg(test)]\nmod tests {\n    fn f() { x.unwrap(); }\n}"
-            )
-            .is_empty()
-        );
+        assert!(rules(LIBRARY, "#[cfg(test)]\nmod tests {\n    fn f() { x.unwrap(); }\n}").is_empty());
         assert!(rules("crates/model/tests/a.rs", "fn f() { x.unwrap(); }").is_empty());
     }
 
@@ -289,10 +189,7 @@ mod tests {
         let reasoned = "#[expect(clippy::unwrap_used, reason = \"x is never empty\")]\n";
         assert_eq!(rules(LIBRARY, &format!("{reasoned}{function}")), ["unwrap"]);
         let bare = "#[expect(clippy::unwrap_used)]\n";
-        assert_eq!(
-            rules(LIBRARY, &format!("{bare}{function}")),
-            ["unwrap", "unwrap"]
-        );
+        assert_eq!(rules(LIBRARY, &format!("{bare}{function}")), ["unwrap", "unwrap"]);
     }
 
     #[test]
@@ -305,16 +202,8 @@ mod tests {
     fn printing_is_found_outside_the_file_that_prints() {
         let text = "fn f() { println!(\"a\"); std::eprintln!(\"b\"); }";
         assert_eq!(rules(LIBRARY, text), ["printing", "printing"]);
-        assert_eq!(
-            rules("crates/cli/src/main.rs", text),
-            ["printing", "printing"]
-        );
-        for path in [
-            PRINTER,
-            "xtask/src/main.rs",
-            "crates/kernels/benches/decoder.rs",
-            "crates/cli/build.rs",
-        ] {
+        assert_eq!(rules("crates/cli/src/main.rs", text), ["printing", "printing"]);
+        for path in [PRINTER, "xtask/src/main.rs", "crates/kernels/benches/decoder.rs", "crates/cli/build.rs"] {
             assert!(rules(path, text).is_empty(), "{path}");
         }
         assert!(rules(LIBRARY, "fn f() { writeln!(out, \"a\"); }").is_empty());
@@ -322,20 +211,10 @@ mod tests {
 
     #[test]
     fn the_environment_is_read_by_the_command_line_only() {
-        for text in [
-            "fn f() { std::env::var(\"A\"); }",
-            "use std::{env, fs};",
-            "use std::env;",
-        ] {
+        for text in ["fn f() { std::env::var(\"A\"); }", "use std::{env, fs};", "use std::env;"] {
             assert_eq!(rules(LIBRARY, text), ["environment"], "{text}");
             assert!(rules("crates/cli/src/main.rs", text).is_empty());
         }
-        assert!(
-            rules(
-                LIBRARY,
-                "fn f() { std::env::consts::ARCH; env!(\"CARGO_PKG_VERSION\"); }"
-            )
-            .is_empty()
-        );
+        assert!(rules(LIBRARY, "fn f() { std::env::consts::ARCH; env!(\"CARGO_PKG_VERSION\"); }").is_empty());
     }
 }

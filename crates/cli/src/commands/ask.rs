@@ -7,9 +7,7 @@ use crate::files::{self, Source};
 use crate::messages::{Messages, Report};
 use crate::strip;
 use lare_infer::record::{Asked, record};
-use lare_infer::{
-    Answer, Assistant, Batch, Finish, Options, Question, Sampling, Steps, draw, session,
-};
+use lare_infer::{Answer, Assistant, Batch, Finish, Options, Question, Sampling, Steps, draw, session};
 use lare_trace::{PictureRef, Record};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -27,36 +25,15 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     let assistant = assistant(ask.model.as_deref())?;
     let options = options(ask);
     let picture = &source.opened.picture;
-    let all: Vec<Question> = questions
-        .iter()
-        .map(|text| Question {
-            picture: 0,
-            text,
-            options,
-        })
-        .collect();
-    let mut progress =
-        (all.len() > BATCH).then(|| messages.progress("answering", Some(all.len() as u64)));
+    let all: Vec<Question> = questions.iter().map(|text| Question { picture: 0, text, options }).collect();
+    let mut progress = (all.len() > BATCH).then(|| messages.progress("answering", Some(all.len() as u64)));
     let mut place = 0;
     for part in all.chunks(BATCH) {
-        let answers = session::answer(
-            &assistant,
-            &Batch {
-                pictures: &[picture],
-                questions: part,
-            },
-            &mut |_| (),
-        );
+        let answers = session::answer(&assistant, &Batch { pictures: &[picture], questions: part }, &mut |_| ());
         let answers = answers.map_err(|error| numbered(error, place, questions.len()))?;
         for (question, answer) in part.iter().zip(answers) {
             place += 1;
-            let told = Told {
-                ask,
-                assistant: &assistant,
-                source: &source,
-                question: question.text,
-                answer: &answer,
-            };
+            let told = Told { ask, assistant: &assistant, source: &source, question: question.text, answer: &answer };
             told.tell(messages, (questions.len() > 1).then_some(place))?;
         }
         if let Some(progress) = &mut progress {
@@ -75,12 +52,7 @@ fn questions(ask: &Ask) -> Result<Vec<String>, Failure> {
         return Ok(ask.question.iter().cloned().collect());
     };
     let text = files::text(file, "the file of questions")?;
-    let questions: Vec<String> = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let questions: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
     if questions.is_empty() {
         let summary = format!("`{}` has no question", file.display());
         return Err(Failure::new(summary)
@@ -93,16 +65,10 @@ fn questions(ask: &Ask) -> Result<Vec<String>, Failure> {
 fn options(ask: &Ask) -> Options {
     Options {
         steps: match ask.steps {
-            StepCount::Auto => Steps::Auto {
-                threshold: ask.halt_threshold,
-            },
+            StepCount::Auto => Steps::Auto { threshold: ask.halt_threshold },
             StepCount::Fixed(steps) => Steps::Fixed(steps),
         },
-        sampling: Sampling {
-            temperature: ask.temperature,
-            top_p: ask.top_p,
-            seed: ask.seed,
-        },
+        sampling: Sampling { temperature: ask.temperature, top_p: ask.top_p, seed: ask.seed },
         max_tokens: ask.max_tokens,
         ..Options::default()
     }
@@ -143,10 +109,7 @@ impl Told<'_> {
     fn tell(&self, messages: &Messages, place: Option<usize>) -> Result<(), Failure> {
         if messages.wants_json() {
             let shown = self.show(messages, place)?;
-            return messages.report(&Object {
-                told: self,
-                shown: &shown,
-            });
+            return messages.report(&Object { told: self, shown: &shown });
         }
         messages.result(&self.answer.text)?;
         if place.is_none() {
@@ -160,10 +123,7 @@ impl Told<'_> {
             messages.note(&format!("where it looked: {}", looks.display()));
         }
         if let Some(trace) = shown.trace {
-            messages.note(&format!(
-                "the whole trace: {}",
-                trace.join("index.html").display()
-            ));
+            messages.note(&format!("the whole trace: {}", trace.join("index.html").display()));
         }
         Ok(())
     }
@@ -177,15 +137,10 @@ impl Told<'_> {
         }
         let record = self.record()?;
         if let Some(folder) = &self.ask.trace {
-            let folder =
-                place.map_or_else(|| folder.clone(), |place| folder.join(place.to_string()));
+            let folder = place.map_or_else(|| folder.clone(), |place| folder.join(place.to_string()));
             let picture = &self.source.opened.picture;
             let shape = (picture.width as u32, picture.height as u32);
-            let picture = PictureRef {
-                width: shape.0,
-                height: shape.1,
-                rgb: &picture.rgb,
-            };
+            let picture = PictureRef { width: shape.0, height: shape.1, rgb: &picture.rgb };
             shown.trace = Some(lare_trace::write_folder(&folder, &record, picture)?.folder);
         }
         if let Some(path) = strip {
@@ -195,12 +150,7 @@ impl Told<'_> {
     }
 
     /// A picture that nobody asked for by name is not worth failing over.
-    fn write_strip(
-        &self,
-        path: &Path,
-        record: &Record,
-        messages: &Messages,
-    ) -> Result<Option<PathBuf>, Failure> {
+    fn write_strip(&self, path: &Path, record: &Record, messages: &Messages) -> Result<Option<PathBuf>, Failure> {
         let Some(png) = strip::png(record, &self.source.opened.picture)? else {
             if self.ask.looks.is_some() {
                 messages.warning("it took no latent step, so there is no look to draw");
@@ -211,11 +161,7 @@ impl Told<'_> {
             Ok(()) => Ok(Some(path.to_owned())),
             Err(failure) if self.ask.looks.is_some() => Err(failure),
             Err(failure) => {
-                let why = failure
-                    .parts
-                    .first()
-                    .map(|part| part.replacen("got", "", 1))
-                    .unwrap_or_default();
+                let why = failure.parts.first().map(|part| part.replacen("got", "", 1)).unwrap_or_default();
                 messages.warning(&format!(
                     "{}: {}; name a file with --looks, or switch it off with --no-looks",
                     failure.summary,
@@ -234,35 +180,21 @@ impl Told<'_> {
             return Some(path.clone());
         }
         let wanted = place.is_none() && self.ask.questions.is_none() && self.ask.trace.is_none();
-        let stem = self
-            .ask
-            .picture
-            .file_stem()
-            .filter(|_| self.ask.picture != Path::new("-"));
+        let stem = self.ask.picture.file_stem().filter(|_| self.ask.picture != Path::new("-"));
         let stem = stem.map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
         wanted.then(|| PathBuf::from(format!("{stem}.looks.png")))
     }
 
     fn record(&self) -> Result<Record, Failure> {
         let seed = self.ask.seed;
-        let thoughts: Vec<&[f32]> = self
-            .answer
-            .looks
-            .iter()
-            .map(|look| &look.thought[..])
-            .collect();
+        let thoughts: Vec<&[f32]> = self.answer.looks.iter().map(|look| &look.thought[..]).collect();
         // Only the trace shows drawings, and they take longer than the answer.
         let drawings = match self.ask.trace {
             Some(_) => draw::thoughts(self.assistant, &thoughts, seed)?,
             None => Vec::new(),
         };
         let (picture, picture_hash) = (&self.source.opened.picture, &self.source.hash[..]);
-        let asked = Asked {
-            picture,
-            picture_hash,
-            question: self.question,
-            seed,
-        };
+        let asked = Asked { picture, picture_hash, question: self.question, seed };
         Ok(record(self.assistant, &asked, self.answer, &drawings))
     }
 }
@@ -296,13 +228,7 @@ impl Report for Object<'_> {
     }
 
     fn json(&self) -> Value {
-        let Told {
-            assistant,
-            source,
-            question,
-            answer,
-            ..
-        } = self.told;
+        let Told { assistant, source, question, answer, .. } = self.told;
         let picture = &source.opened.picture;
         let looks: Vec<Value> = answer
             .looks

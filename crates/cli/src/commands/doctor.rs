@@ -14,15 +14,9 @@ const QUESTIONS: u64 = 4;
 /// Looks at everything; the answer is no when a fault was found.
 pub fn run(messages: &Messages) -> Result<Outcome, Failure> {
     let mut findings = vec![
-        (
-            "machine",
-            format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        ),
+        ("machine", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
         ("processor", processor()),
-        (
-            "threads",
-            format!("{} used of {}", rayon::current_num_threads(), cores()),
-        ),
+        ("threads", format!("{} used of {}", rayon::current_num_threads(), cores())),
         ("memory", memory()),
         ("simd", simd()),
         ("versions", versions()),
@@ -34,23 +28,14 @@ pub fn run(messages: &Messages) -> Result<Outcome, Failure> {
             ("loading", format!("{:.0} ms", test.load_ms)),
             (
                 "answering",
-                format!(
-                    "{:.0} ms a question, first look and {:.1} latent steps included",
-                    test.answer_ms, test.steps
-                ),
+                format!("{:.0} ms a question, first look and {:.1} latent steps included", test.answer_ms, test.steps),
             ),
-            (
-                "self-test",
-                format!("{} of {QUESTIONS} right, twice the same", test.right),
-            ),
+            ("self-test", format!("{} of {QUESTIONS} right, twice the same", test.right)),
         ]),
         Err(fault) => faults.push(fault),
     }
     let sound = faults.is_empty();
-    messages.report(&Told {
-        findings,
-        faults: &faults,
-    })?;
+    messages.report(&Told { findings, faults: &faults })?;
     for fault in &faults {
         messages.failure(fault);
     }
@@ -64,34 +49,19 @@ struct Told<'a> {
 
 impl Report for Told<'_> {
     fn text(&self) -> String {
-        let mut lines: Vec<String> = self
-            .findings
-            .iter()
-            .map(|(name, value)| format!("{name:<11} {value}"))
-            .collect();
+        let mut lines: Vec<String> = self.findings.iter().map(|(name, value)| format!("{name:<11} {value}")).collect();
         lines.push(format!(
             "{:<11} {}",
             "faults",
-            if self.faults.is_empty() {
-                "none".into()
-            } else {
-                self.faults.len().to_string()
-            }
+            if self.faults.is_empty() { "none".into() } else { self.faults.len().to_string() }
         ));
         lines.join("\n")
     }
 
     fn json(&self) -> Value {
-        let found: serde_json::Map<String, Value> = self
-            .findings
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value)))
-            .collect();
-        let faults: Vec<Value> = self
-            .faults
-            .iter()
-            .map(|fault| fault.json()["error"].clone())
-            .collect();
+        let found: serde_json::Map<String, Value> =
+            self.findings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let faults: Vec<Value> = self.faults.iter().map(|fault| fault.json()["error"].clone()).collect();
         json!({ "sound": self.faults.is_empty(), "findings": found, "faults": faults })
     }
 }
@@ -113,10 +83,7 @@ fn processor() -> String {
 
 fn memory() -> String {
     let gigabytes = |key| {
-        let kilobytes: f64 = system_line("/proc/meminfo", key)?
-            .trim_end_matches(" kB")
-            .parse()
-            .ok()?;
+        let kilobytes: f64 = system_line("/proc/meminfo", key)?.trim_end_matches(" kB").parse().ok()?;
         Some(kilobytes / 1e6)
     };
     match (gigabytes("MemAvailable:"), gigabytes("MemTotal:")) {
@@ -129,66 +96,28 @@ fn memory() -> String {
 #[cfg(target_arch = "x86_64")]
 fn levels() -> [(&'static str, bool, bool); 3] {
     [
-        (
-            "AVX2",
-            cfg!(target_feature = "avx2"),
-            std::arch::is_x86_feature_detected!("avx2"),
-        ),
-        (
-            "FMA",
-            cfg!(target_feature = "fma"),
-            std::arch::is_x86_feature_detected!("fma"),
-        ),
-        (
-            "AVX-512",
-            cfg!(target_feature = "avx512f"),
-            std::arch::is_x86_feature_detected!("avx512f"),
-        ),
+        ("AVX2", cfg!(target_feature = "avx2"), std::arch::is_x86_feature_detected!("avx2")),
+        ("FMA", cfg!(target_feature = "fma"), std::arch::is_x86_feature_detected!("fma")),
+        ("AVX-512", cfg!(target_feature = "avx512f"), std::arch::is_x86_feature_detected!("avx512f")),
     ]
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn levels() -> [(&'static str, bool, bool); 1] {
-    [(
-        "NEON",
-        cfg!(target_feature = "neon"),
-        cfg!(target_arch = "aarch64"),
-    )]
+    [("NEON", cfg!(target_feature = "neon"), cfg!(target_arch = "aarch64"))]
 }
 
 fn simd() -> String {
     let list = |chosen: Vec<&str>| {
-        if chosen.is_empty() {
-            "none".to_owned()
-        } else {
-            chosen.join(", ")
-        }
+        if chosen.is_empty() { "none".to_owned() } else { chosen.join(", ") }
     };
-    let built = list(
-        levels()
-            .iter()
-            .filter(|(_, built, _)| *built)
-            .map(|(name, ..)| *name)
-            .collect(),
-    );
-    let there = list(
-        levels()
-            .iter()
-            .filter(|(_, _, there)| *there)
-            .map(|(name, ..)| *name)
-            .collect(),
-    );
+    let built = list(levels().iter().filter(|(_, built, _)| *built).map(|(name, ..)| *name).collect());
+    let there = list(levels().iter().filter(|(_, _, there)| *there).map(|(name, ..)| *name).collect());
     // Matrix products choose their kernels at run time; the rest is as it was built.
-    let wide = levels()
-        .iter()
-        .any(|(name, _, there)| *name == "AVX-512" && *there);
+    let wide = levels().iter().any(|(name, _, there)| *name == "AVX-512" && *there);
     format!(
         "built with {built}; here: {there}; matrix products use {}",
-        if wide {
-            "AVX-512"
-        } else {
-            "the widest of these"
-        }
+        if wide { "AVX-512" } else { "the widest of these" }
     )
 }
 
@@ -197,15 +126,10 @@ fn simd_faults() -> Vec<Failure> {
     for (name, built, there) in levels() {
         if there && !built {
             faults.push(
-                Failure::new(format!(
-                    "this build does not use {name}, which this machine has"
-                ))
-                .part(
-                    "expected",
-                    "a build with `-C target-cpu=native`, as .cargo/config.toml asks for",
-                )
-                .part("got", "a build for older machines")
-                .hint("build it here, from the repository's folder, without RUSTFLAGS of your own"),
+                Failure::new(format!("this build does not use {name}, which this machine has"))
+                    .part("expected", "a build with `-C target-cpu=native`, as .cargo/config.toml asks for")
+                    .part("got", "a build for older machines")
+                    .hint("build it here, from the repository's folder, without RUSTFLAGS of your own"),
             );
         }
     }
@@ -213,22 +137,14 @@ fn simd_faults() -> Vec<Failure> {
 }
 
 fn versions() -> String {
-    format!(
-        "lare {}, candle {}",
-        env!("CARGO_PKG_VERSION"),
-        locked("candle-core")
-    )
+    format!("lare {}, candle {}", env!("CARGO_PKG_VERSION"), locked("candle-core"))
 }
 
 /// The version of a dependency in the lock file that this was built with.
 fn locked(name: &str) -> &'static str {
     let lock = include_str!("../../../../Cargo.lock");
-    let after = lock
-        .split_once(&format!("name = \"{name}\"\nversion = \""))
-        .map(|(_, after)| after);
-    after
-        .and_then(|after| after.split('"').next())
-        .unwrap_or("unknown")
+    let after = lock.split_once(&format!("name = \"{name}\"\nversion = \"")).map(|(_, after)| after);
+    after.and_then(|after| after.split('"').next()).unwrap_or("unknown")
 }
 
 /// What the self-test measured.
@@ -251,59 +167,24 @@ fn self_test() -> Result<SelfTest, Failure> {
         let sample = suite.sample(Split::Val, Task::Read, index);
         let first = answered(&assistant, &sample.picture, &sample.question.text)?;
         let second = answered(&assistant, &sample.picture, &sample.question.text)?;
-        if first.text != second.text
-            || first
-                .looks
-                .iter()
-                .zip(&second.looks)
-                .any(|(a, b)| a.thought != b.thought)
-        {
-            return Err(
-                Failure::new("the same question was answered differently the second time")
-                    .part(
-                        "expected",
-                        format!("`{}`, from the same numbers", first.text),
-                    )
-                    .part("got", format!("`{}`", second.text))
-                    .hint("test the machine's memory; nothing here is random"),
-            );
+        if first.text != second.text || first.looks.iter().zip(&second.looks).any(|(a, b)| a.thought != b.thought) {
+            return Err(Failure::new("the same question was answered differently the second time")
+                .part("expected", format!("`{}`, from the same numbers", first.text))
+                .part("got", format!("`{}`", second.text))
+                .hint("test the machine's memory; nothing here is random"));
         }
         answer_ms += second.timing.total;
         steps += second.usage.latent_steps;
         right += usize::from(second.text == sample.question.answer);
     }
     let n = QUESTIONS as f64;
-    let model = format!(
-        "{}, weights {}",
-        assistant.name(),
-        assistant.weights_hash.get(..12).unwrap_or_default()
-    );
-    Ok(SelfTest {
-        model,
-        load_ms,
-        answer_ms: answer_ms / n,
-        steps: steps as f64 / n,
-        right,
-    })
+    let model = format!("{}, weights {}", assistant.name(), assistant.weights_hash.get(..12).unwrap_or_default());
+    Ok(SelfTest { model, load_ms, answer_ms: answer_ms / n, steps: steps as f64 / n, right })
 }
 
-fn answered(
-    assistant: &Assistant,
-    picture: &Picture,
-    text: &str,
-) -> Result<lare_infer::Answer, Failure> {
-    let question = Question {
-        picture: 0,
-        text,
-        options: Options::default(),
-    };
-    let batch = Batch {
-        pictures: &[picture],
-        questions: &[question],
-    };
+fn answered(assistant: &Assistant, picture: &Picture, text: &str) -> Result<lare_infer::Answer, Failure> {
+    let question = Question { picture: 0, text, options: Options::default() };
+    let batch = Batch { pictures: &[picture], questions: &[question] };
     let answers = session::answer(assistant, &batch, &mut |_| ())?;
-    answers
-        .into_iter()
-        .next()
-        .ok_or_else(|| Failure::new("a question was not answered"))
+    answers.into_iter().next().ok_or_else(|| Failure::new("a question was not answered"))
 }

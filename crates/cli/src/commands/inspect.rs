@@ -20,25 +20,14 @@ pub fn run(inspect: &Inspect, messages: &Messages) -> Result<Outcome, Failure> {
             .err()
             .map_or_else(|| Failure::new("no model folder"), Failure::from));
     }
-    let owned = if inside {
-        None
-    } else {
-        Some(OwnedFiles::read(&inspect.model))
-    };
+    let owned = if inside { None } else { Some(OwnedFiles::read(&inspect.model)) };
     let (findings, fault) = match &owned {
         None => look(&embedded::files()),
         Some(Ok(owned)) => look(&owned.files()),
-        Some(Err(error)) => (
-            Findings::unread(&inspect.model),
-            Some(Failure::from(lines(error))),
-        ),
+        Some(Err(error)) => (Findings::unread(&inspect.model), Some(Failure::from(lines(error)))),
     };
     let loads = fault.is_none();
-    messages.report(&Told {
-        findings,
-        fault: fault.clone(),
-        tensors: inspect.tensors,
-    })?;
+    messages.report(&Told { findings, fault: fault.clone(), tensors: inspect.tensors })?;
     if let Some(fault) = fault {
         messages.failure(&fault);
     }
@@ -62,9 +51,7 @@ fn look(files: &Files) -> (Findings, Option<Failure>) {
         tensors: tensors(files.weights, &files.name(WEIGHTS)).unwrap_or_default(),
         ..Findings::default()
     };
-    findings.vocabulary = lare_data::Tokenizer::from_bytes(files.tokenizer)
-        .ok()
-        .map(|t| t.vocab_size());
+    findings.vocabulary = lare_data::Tokenizer::from_bytes(files.tokenizer).ok().map(|t| t.vocab_size());
     findings.config = files.config.to_owned();
     if let Ok(config) = lare_model::Config::from_toml(files.config, &files.name(CONFIG)) {
         findings.sizes = sizes(&config).ok();
@@ -74,14 +61,11 @@ fn look(files: &Files) -> (Findings, Option<Failure>) {
     let fault = match Assistant::from_files(files, &Device::Cpu) {
         Err(error) => Some(error.into()),
         Ok(_) => findings.tensors.iter().find(|t| !t.finite).map(|tensor| {
-            Failure::new(format!(
-                "tensor `{}` holds numbers that are not finite",
-                tensor.name
-            ))
-            .part("file", files.name(WEIGHTS))
-            .part("expected", "finite numbers")
-            .part("got", "NaN or infinity")
-            .hint("go back to an earlier checkpoint of the run")
+            Failure::new(format!("tensor `{}` holds numbers that are not finite", tensor.name))
+                .part("file", files.name(WEIGHTS))
+                .part("expected", "finite numbers")
+                .part("got", "NaN or infinity")
+                .hint("go back to an earlier checkpoint of the run")
         }),
     };
     (findings, fault)
@@ -106,10 +90,7 @@ struct Findings {
 
 impl Findings {
     fn unread(folder: &Path) -> Self {
-        Self {
-            place: folder.display().to_string(),
-            ..Self::default()
-        }
+        Self { place: folder.display().to_string(), ..Self::default() }
     }
 
     /// What the architecture needs and can take, where the config could be read.
@@ -123,14 +104,9 @@ impl Findings {
             lines.push(format!("tokenizer   {tokens} tokens"));
         }
         let (side, weights) = (sizes.square_px, size(sizes.weight_bytes));
-        let (picture, question) = (
-            size(sizes.picture_cache_bytes),
-            size(sizes.question_cache_bytes),
-        );
+        let (picture, question) = (size(sizes.picture_cache_bytes), size(sizes.question_cache_bytes));
         lines.extend([
-            format!(
-                "fits        pictures of {cells} cells, up to {side} x {side} px without scaling"
-            ),
+            format!("fits        pictures of {cells} cells, up to {side} x {side} px without scaling"),
             format!("            {positions} positions of words and latents"),
             format!("memory      {weights} of weights"),
             format!("            {picture} a picture, at most {question} a question"),
@@ -139,10 +115,7 @@ impl Findings {
     }
 
     fn parameters(&self) -> usize {
-        self.tensors
-            .iter()
-            .map(|t| t.shape.iter().product::<usize>())
-            .sum()
+        self.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum()
     }
 }
 
@@ -158,10 +131,7 @@ impl Report for Told {
         let found = &self.findings;
         let name = found.name.as_deref().unwrap_or("unknown");
         let loads = if self.fault.is_none() { "yes" } else { "no" };
-        let mut lines = vec![
-            format!("model       {name} ({})", found.place),
-            format!("loads       {loads}"),
-        ];
+        let mut lines = vec![format!("model       {name} ({})", found.place), format!("loads       {loads}")];
         for (name, bytes, hash) in &found.files {
             let bytes = size(*bytes);
             lines.push(format!("file        {name:<18} {bytes:>9}  sha256 {hash}"));
@@ -171,10 +141,7 @@ impl Report for Told {
         lines.extend(found.fits());
         for tensor in found.tensors.iter().filter(|_| self.tensors) {
             let shape = format!("{:?}", tensor.shape);
-            lines.push(format!(
-                "tensor      {:<5} {shape:<20} {}",
-                tensor.number_type, tensor.name
-            ));
+            lines.push(format!("tensor      {:<5} {shape:<20} {}", tensor.number_type, tensor.name));
         }
         lines.push(format!("\n{}", found.config.trim_end()));
         lines.join("\n")
@@ -187,11 +154,8 @@ impl Report for Told {
             .iter()
             .map(|(name, bytes, hash)| json!({ "name": name, "bytes": bytes, "sha256": hash }))
             .collect();
-        let tensors: Vec<Value> = found
-            .tensors
-            .iter()
-            .map(|t| json!({ "name": t.name, "shape": t.shape, "type": t.number_type }))
-            .collect();
+        let tensors: Vec<Value> =
+            found.tensors.iter().map(|t| json!({ "name": t.name, "shape": t.shape, "type": t.number_type })).collect();
         json!({
             "place": found.place,
             "name": found.name,
@@ -232,9 +196,6 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        assert_eq!(
-            [7, 1_500, 18_000_000, 2_500_000_000].map(size),
-            ["7 B", "1.5 kB", "18.0 MB", "2.5 GB"]
-        );
+        assert_eq!([7, 1_500, 18_000_000, 2_500_000_000].map(size), ["7 B", "1.5 kB", "18.0 MB", "2.5 GB"]);
     }
 }

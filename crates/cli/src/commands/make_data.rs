@@ -13,22 +13,10 @@ const SHEET_COLUMNS: usize = 5;
 
 /// Writes the files.
 pub fn run(make: &MakeData, messages: &Messages) -> Result<Outcome, Failure> {
-    let tasks = if make.tasks.is_empty() {
-        Task::ALL.to_vec()
-    } else {
-        make.tasks.clone()
-    };
+    let tasks = if make.tasks.is_empty() { Task::ALL.to_vec() } else { make.tasks.clone() };
     let samples = make.count * tasks.len() as u64;
-    let selection = Selection {
-        split: make.split,
-        tasks,
-        count: make.count,
-        first: make.first,
-    };
-    let progress = messages.progress(
-        &format!("writing {samples} samples to {}", make.out.display()),
-        None,
-    );
+    let selection = Selection { split: make.split, tasks, count: make.count, first: make.first };
+    let progress = messages.progress(&format!("writing {samples} samples to {}", make.out.display()), None);
     let suite = Suite::new();
     let written = match make.format {
         Format::Folder => export::folder(&suite, &selection, &make.out)?,
@@ -51,9 +39,7 @@ fn parquet(suite: &Suite, selection: &Selection, make: &MakeData) -> Result<Writ
 fn parquet(_: &Suite, _: &Selection, _: &MakeData) -> Result<Written, Failure> {
     Err(Failure::new("this build of lare does not write parquet")
         .part("expected", "a build with the feature `parquet`")
-        .hint(
-            "build it with `cargo build --release --features parquet`, or choose `--format folder`",
-        ))
+        .hint("build it with `cargo build --release --features parquet`, or choose `--format folder`"))
 }
 
 struct Done(Written);

@@ -11,11 +11,7 @@ use serde_json::{Value, json};
 
 /// Shows the trace as text, and draws it when there is a picture.
 pub fn run(report: &args::Report, messages: &Messages) -> Result<Outcome, Failure> {
-    let file = if report.trace.is_dir() {
-        report.trace.join("trace.json")
-    } else {
-        report.trace.clone()
-    };
+    let file = if report.trace.is_dir() { report.trace.join("trace.json") } else { report.trace.clone() };
     let text = files::text(&file, "the trace")?;
     let in_file = |error| {
         let mut failure = Failure::from(error);
@@ -27,23 +23,13 @@ pub fn run(report: &args::Report, messages: &Messages) -> Result<Outcome, Failur
     if let (Some(path), Some(out)) = (&report.picture, &report.out) {
         let source = files::picture(path)?;
         if source.hash != record.input.picture_hash {
-            messages.warning(&format!(
-                "{} is not the file that was asked about: its bytes differ",
-                source.name
-            ));
+            messages.warning(&format!("{} is not the file that was asked about: its bytes differ", source.name));
         }
         let picture = &source.opened.picture;
-        let picture = PictureRef {
-            width: picture.width as u32,
-            height: picture.height as u32,
-            rgb: &picture.rgb,
-        };
+        let picture = PictureRef { width: picture.width as u32, height: picture.height as u32, rgb: &picture.rgb };
         written = Some(write_folder(out, &record, picture)?);
     }
-    messages.report(&Shown {
-        record: &record,
-        written: written.as_ref(),
-    })?;
+    messages.report(&Shown { record: &record, written: written.as_ref() })?;
     if let Some(written) = written {
         messages.note(&format!("drawn again: {}", written.page.display()));
     }

@@ -20,10 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let file = args.config.display().to_string();
     let config = Config::from_toml(&files::text(&args.config, "the run config")?, &file)?;
-    let folder = args
-        .out
-        .clone()
-        .unwrap_or_else(|| Path::new("runs").join(&config.name));
+    let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
     refuse_other_runs(&folder, args.resume)?;
     let text = lare_data::tokenizer::build();
     let tokenizer = Tokenizer::from_bytes(text.as_bytes())?;
@@ -56,24 +53,15 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let ended = train(&config, &setting, &mut watch);
     watch.progress.finish();
     let interrupted = watch.presses.load(Ordering::Relaxed) > 0;
-    let ending = Ending {
-        ended: ended?,
-        of: total,
-        folder: folder.clone(),
-    };
+    let ending = Ending { ended: ended?, of: total, folder: folder.clone() };
     messages.report(&ending)?;
     // A script must not go on with a model that is not finished because its user pressed Ctrl-C.
-    Ok(if interrupted && !ending.ended.complete {
-        Outcome::Interrupted
-    } else {
-        Outcome::Done
-    })
+    Ok(if interrupted && !ending.ended.complete { Outcome::Interrupted } else { Outcome::Done })
 }
 
 /// A run goes into an empty folder, or goes on in its own.
 fn refuse_other_runs(folder: &Path, resume: bool) -> Result<(), Failure> {
-    let holds =
-        |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let holds = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     if resume && !folder.is_dir() {
         let summary = format!("there is no run to resume in `{}`", folder.display());
         return Err(Failure::new(summary)
@@ -103,12 +91,10 @@ fn check_vocabulary(config: &Config, tokenizer: &Tokenizer, file: &str) -> Resul
     if expected == got {
         return Ok(());
     }
-    Err(Failure::new(format!(
-        "`model.language.vocabulary` in {file} is not usable"
-    ))
-    .part("expected", format!("{expected}   tokens of the suite"))
-    .part("got", got)
-    .hint(format!("write vocabulary = {expected}")))
+    Err(Failure::new(format!("`model.language.vocabulary` in {file} is not usable"))
+        .part("expected", format!("{expected}   tokens of the suite"))
+        .part("got", got)
+        .hint(format!("write vocabulary = {expected}")))
 }
 
 /// Counts Ctrl-C; the second one ends the program at once.
@@ -147,22 +133,17 @@ impl Hooks for Watch<'_> {
             return;
         }
         if self.messages.wants_json() {
-            let shares: serde_json::Map<String, Value> =
-                right.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+            let shares: serde_json::Map<String, Value> = right.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
             self.object(json!({ "step": step, "validation": shares }));
         }
         // `read` stands for the task, `read 1` for its questions of one look.
         let tasks = right.iter().filter(|(name, _)| !name.contains(' '));
-        let shares: Vec<String> = tasks
-            .map(|(name, share)| format!("{name} {:.1} %", 100.0 * share))
-            .collect();
-        self.progress
-            .note(&format!("validation at step {step}: {}", shares.join(", ")));
+        let shares: Vec<String> = tasks.map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
+        self.progress.note(&format!("validation at step {step}: {}", shares.join(", ")));
     }
 
     fn stop(&self) -> bool {
-        self.presses.load(Ordering::Relaxed) > 0
-            || self.stop_after.is_some_and(|last| self.done >= last)
+        self.presses.load(Ordering::Relaxed) > 0 || self.stop_after.is_some_and(|last| self.done >= last)
     }
 }
 
@@ -175,23 +156,9 @@ impl Watch<'_> {
 
 fn status(record: &StepRecord) -> String {
     let mut parts = vec![record.stage.clone()];
-    parts.extend(
-        record
-            .terms
-            .iter()
-            .map(|(name, value)| format!("{name} {value:.3}")),
-    );
-    parts.extend(
-        record
-            .reading
-            .iter()
-            .map(|(name, share)| format!("{name} {:.0} %", 100.0 * share)),
-    );
-    parts.extend(
-        record
-            .right
-            .map(|share| format!("right {:.0} %", 100.0 * share)),
-    );
+    parts.extend(record.terms.iter().map(|(name, value)| format!("{name} {value:.3}")));
+    parts.extend(record.reading.iter().map(|(name, share)| format!("{name} {:.0} %", 100.0 * share)));
+    parts.extend(record.right.map(|share| format!("right {:.0} %", 100.0 * share)));
     parts.push(format!("rate {:.1e}", record.rate));
     if record.rows_per_second > 0.0 {
         parts.push(format!("{:.0} questions/s", record.rows_per_second));
@@ -201,10 +168,7 @@ fn status(record: &StepRecord) -> String {
 
 fn line(record: &StepRecord, of: usize) -> Value {
     let named = |pairs: &[(&'static str, f64)]| -> serde_json::Map<String, Value> {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value)))
-            .collect()
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
     };
     json!({
         "step": record.step,

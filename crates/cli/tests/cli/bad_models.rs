@@ -16,11 +16,7 @@ fn refusal(damage: impl Fn(&Path)) -> String {
     let inspected = place.run(&["inspect", "model"]);
     assert_eq!(inspected.code, 1, "{}", inspected.err);
     assert_eq!(inspected.err, ran.err, "inspect gives the same reason");
-    assert!(
-        inspected.out.contains("loads       no"),
-        "{}",
-        inspected.out
-    );
+    assert!(inspected.out.contains("loads       no"), "{}", inspected.out);
     ran.err
 }
 
@@ -30,36 +26,21 @@ fn edit(folder: &Path, name: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) {
 }
 
 /// Changes the header of the weights, and adds bytes behind the data.
-fn edit_header(
-    folder: &Path,
-    more: &[u8],
-    change: impl Fn(&mut serde_json::Map<String, Value>, usize),
-) {
+fn edit_header(folder: &Path, more: &[u8], change: impl Fn(&mut serde_json::Map<String, Value>, usize)) {
     edit(folder, "model.safetensors", |bytes| {
         let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-        let mut header: serde_json::Map<String, Value> =
-            serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        let mut header: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
         let data = &bytes[8 + length..];
         change(&mut header, data.len());
         let header = serde_json::to_vec(&header).unwrap();
-        [
-            &(header.len() as u64).to_le_bytes()[..],
-            &header,
-            data,
-            more,
-        ]
-        .concat()
+        [&(header.len() as u64).to_le_bytes()[..], &header, data, more].concat()
     });
 }
 
 #[test]
 fn damaged_weights_are_named_with_the_way_out() {
     let refusals = [
-        refusal(|folder| {
-            edit_header(folder, &[], |header, _| {
-                header["refocus.halt.bias"]["shape"] = json!([1, 1])
-            })
-        }),
+        refusal(|folder| edit_header(folder, &[], |header, _| header["refocus.halt.bias"]["shape"] = json!([1, 1]))),
         refusal(|folder| {
             edit_header(folder, &[], |header, _| {
                 let tensor = header.remove("refocus.halt.bias").unwrap();
@@ -74,11 +55,7 @@ fn damaged_weights_are_named_with_the_way_out() {
                 );
             })
         }),
-        refusal(|folder| {
-            edit(folder, "model.safetensors", |bytes| {
-                bytes[..bytes.len() - 10].to_vec()
-            })
-        }),
+        refusal(|folder| edit(folder, "model.safetensors", |bytes| bytes[..bytes.len() - 10].to_vec())),
         refusal(|folder| {
             edit(folder, "model.safetensors", |mut bytes| {
                 bytes[..8].copy_from_slice(&(1u64 << 40).to_le_bytes());
@@ -100,11 +77,7 @@ fn damaged_weights_are_named_with_the_way_out() {
 fn other_files_that_do_not_fit_are_named_with_the_way_out() {
     let refusals = [
         refusal(|folder| fs::remove_file(folder.join("model.safetensors")).unwrap()),
-        refusal(|folder| {
-            edit(folder, "config.toml", |text| {
-                [b"colour = \"red\"\n", &text[..]].concat()
-            })
-        }),
+        refusal(|folder| edit(folder, "config.toml", |text| [b"colour = \"red\"\n", &text[..]].concat())),
         refusal(|folder| edit(folder, "tokenizer.json", |_| b"{}".to_vec())),
     ];
     insta::assert_snapshot!(refusals.join("\n"));
@@ -115,21 +88,12 @@ fn a_tokenizer_of_another_vocabulary_is_refused() {
     let refusal = refusal(|folder| {
         edit(folder, "config.toml", |text| {
             let text = String::from_utf8(text).unwrap();
-            let old = text
-                .lines()
-                .find(|line| line.starts_with("vocabulary"))
-                .unwrap();
+            let old = text.lines().find(|line| line.starts_with("vocabulary")).unwrap();
             text.replace(old, "vocabulary = 77").into_bytes()
         });
     });
-    assert!(
-        refusal.contains("model/tokenizer.json has the wrong number of tokens"),
-        "{refusal}"
-    );
-    assert!(
-        refusal.contains("expected  77   language.vocabulary of model/config.toml"),
-        "{refusal}"
-    );
+    assert!(refusal.contains("model/tokenizer.json has the wrong number of tokens"), "{refusal}");
+    assert!(refusal.contains("expected  77   language.vocabulary of model/config.toml"), "{refusal}");
 }
 
 #[test]
@@ -147,10 +111,7 @@ fn a_folder_that_is_none_is_refused() {
 fn the_model_inside_the_program_and_its_copy_both_load() {
     let place = Place::new();
     place.model();
-    for arguments in [
-        &["inspect", "--json"][..],
-        &["inspect", "model", "--json", "--tensors"],
-    ] {
+    for arguments in [&["inspect", "--json"][..], &["inspect", "model", "--json", "--tensors"]] {
         let ran = place.run(arguments);
         assert_eq!(ran.code, 0, "{}", ran.err);
         let object = ran.json();

@@ -5,10 +5,7 @@ use crate::support::{Place, animated_gif, jpeg, png, png_16_bit, png_that_claims
 /// Asks about a picture, expects a refusal that leaves nothing behind, and gives its text.
 fn refusal(name: &str, bytes: Option<&[u8]>) -> String {
     let place = Place::new();
-    let before: Vec<String> = bytes
-        .map(|bytes| place.file(name, bytes))
-        .into_iter()
-        .collect();
+    let before: Vec<String> = bytes.map(|bytes| place.file(name, bytes)).into_iter().collect();
     let ran = place.run(&["ask", name, "Where is the cat?", "--trace", "trace"]);
     assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{name}: {}", ran.err);
     assert_eq!(place.names(), before, "{name}");
@@ -35,28 +32,15 @@ fn a_picture_that_cannot_be_used_is_named_with_the_way_out() {
 fn accepted(name: &str, bytes: &[u8]) -> (u64, u64, Vec<String>) {
     let place = Place::new();
     place.file(name, bytes);
-    let ran = place.run(&[
-        "ask",
-        name,
-        "Where is the cat?",
-        "--steps",
-        "1",
-        "--max-tokens",
-        "2",
-        "--json",
-        "--no-looks",
-    ]);
+    let ran =
+        place.run(&["ask", name, "Where is the cat?", "--steps", "1", "--max-tokens", "2", "--json", "--no-looks"]);
     assert_eq!(ran.code, 0, "{name}: {}", ran.err);
     let picture = ran.json()["picture"].clone();
     let notes: Vec<String> = serde_json::from_value(picture["notes"].clone()).unwrap();
     for note in &notes {
         assert!(ran.err.contains(note), "{name}: {} lacks {note}", ran.err);
     }
-    (
-        picture["width"].as_u64().unwrap(),
-        picture["height"].as_u64().unwrap(),
-        notes,
-    )
+    (picture["width"].as_u64().unwrap(), picture["height"].as_u64().unwrap(), notes)
 }
 
 #[test]
@@ -64,10 +48,7 @@ fn unusual_pictures_are_read_and_what_was_done_is_said() {
     assert_eq!(accepted("pixel.png", &png(1, 1)), (1, 1, vec![]));
     assert_eq!(accepted("deep.png", &png_16_bit(64, 48)), (64, 48, vec![]));
     // Made by PIL: Image.new("CMYK", (16, 16), (0, 200, 200, 0)).save("cmyk.jpg", quality=60)
-    assert_eq!(
-        accepted("cmyk.jpg", include_bytes!("cmyk.jpg")),
-        (16, 16, vec![])
-    );
+    assert_eq!(accepted("cmyk.jpg", include_bytes!("cmyk.jpg")), (16, 16, vec![]));
     let (width, height, notes) = accepted("turned.jpg", &rotated_jpeg(64, 48));
     assert_eq!((width, height), (48, 64));
     assert!(notes[0].contains("EXIF"), "{notes:?}");

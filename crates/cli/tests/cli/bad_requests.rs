@@ -5,12 +5,7 @@ use crate::support::{Place, png};
 fn refusal(place: &Place, arguments: &[&str]) -> String {
     let before = place.names();
     let ran = place.run(arguments);
-    assert_eq!(
-        (ran.code, ran.out.as_str()),
-        (2, ""),
-        "{arguments:?}: {}",
-        ran.err
-    );
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}: {}", ran.err);
     assert_eq!(place.names(), before, "{arguments:?}");
     ran.err
 }
@@ -30,23 +25,12 @@ fn what_cannot_be_asked_is_named_with_the_way_out() {
         refusal(&place, &["ask", "desk.png", "  "]),
         refusal(&place, &["ask", "desk.png", "--questions", "none.txt"]),
         refusal(&place, &["ask", "desk.png", "--questions", "missing.txt"]),
-        refusal(
-            &place,
-            &["ask", "desk.png", "Where is it?", "--halt-threshold", "7"],
-        ),
-        refusal(
-            &place,
-            &["ask", "desk.png", "Where is it?", "--temperature", "-1"],
-        ),
+        refusal(&place, &["ask", "desk.png", "Where is it?", "--halt-threshold", "7"]),
+        refusal(&place, &["ask", "desk.png", "Where is it?", "--temperature", "-1"]),
         refusal(&place, &["ask", "desk.png", "Where is it?", "--top-p", "0"]),
-        refusal(
-            &place,
-            &["ask", "desk.png", "Where is it?", "--max-tokens", "0"],
-        ),
-        refusal(
-            &place,
-            &["ask", "desk.png", "Where is it?", "--steps", "many"],
-        ),
+        refusal(&place, &["report", "taken"]),
+        refusal(&place, &["ask", "desk.png", "Where is it?", "--max-tokens", "0"]),
+        refusal(&place, &["ask", "desk.png", "Where is it?", "--steps", "many"]),
     ];
     insta::assert_snapshot!(refusals.join("\n"));
 }
@@ -54,23 +38,14 @@ fn what_cannot_be_asked_is_named_with_the_way_out() {
 #[test]
 fn a_question_longer_than_the_context_is_refused_with_its_length() {
     let long = refusal(&place(), &["ask", "desk.png", &"cat ".repeat(900)]);
-    assert!(
-        long.contains("error: the question is too long") && long.contains("got       900 tokens"),
-        "{long}"
-    );
+    assert!(long.contains("error: the question is too long") && long.contains("got       900 tokens"), "{long}");
     assert!(long.contains("hint: ask in fewer words"), "{long}");
 }
 
 #[test]
 fn more_steps_than_the_model_has_are_refused() {
-    let many = refusal(
-        &place(),
-        &["ask", "desk.png", "Where is it?", "--steps", "99"],
-    );
-    assert!(
-        many.contains("`steps` cannot be 99") && many.contains("refocus.max_steps"),
-        "{many}"
-    );
+    let many = refusal(&place(), &["ask", "desk.png", "Where is it?", "--steps", "99"]);
+    assert!(many.contains("`steps` cannot be 99") && many.contains("refocus.max_steps"), "{many}");
 }
 
 #[test]
@@ -87,27 +62,12 @@ fn a_place_that_cannot_be_written_is_named_and_the_answer_is_not_lost() {
     let place = place();
     let ask = ["ask", "desk.png", "Where is it?", "--steps", "1"];
     let mut told = Vec::new();
-    for flags in [
-        ["--trace", "taken/trace"],
-        ["--looks", "taken/looks.png"],
-        ["--looks", "no/looks.png"],
-    ] {
+    for flags in [["--trace", "taken/trace"], ["--looks", "taken/looks.png"], ["--looks", "no/looks.png"]] {
         let before = place.names();
         let ran = place.run(&[&ask[..], &flags].concat());
-        assert_eq!(
-            (ran.code, ran.out.lines().count()),
-            (2, 1),
-            "{flags:?}: {}",
-            ran.err
-        );
+        assert_eq!((ran.code, ran.out.lines().count()), (2, 1), "{flags:?}: {}", ran.err);
         assert_eq!(place.names(), before, "{flags:?}");
-        told.push(
-            ran.err
-                .lines()
-                .skip_while(|line| !line.starts_with("error:"))
-                .collect::<Vec<_>>()
-                .join("\n"),
-        );
+        told.push(ran.err.lines().skip_while(|line| !line.starts_with("error:")).collect::<Vec<_>>().join("\n"));
     }
     insta::assert_snapshot!(told.join("\n\n"));
 }
@@ -115,76 +75,28 @@ fn a_place_that_cannot_be_written_is_named_and_the_answer_is_not_lost() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_folder_that_is_read_only_is_named() {
-    let ran = place().run(&[
-        "ask",
-        "desk.png",
-        "Where is it?",
-        "--steps",
-        "1",
-        "--trace",
-        "/proc/trace",
-    ]);
+    let ran = place().run(&["ask", "desk.png", "Where is it?", "--steps", "1", "--trace", "/proc/trace"]);
     assert_eq!(ran.code, 2);
-    assert!(
-        ran.err.contains("could not write /proc/trace"),
-        "{}",
-        ran.err
-    );
+    assert!(ran.err.contains("could not write /proc/trace"), "{}", ran.err);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_an_error_and_no_result() {
     let place = place();
-    let full = std::fs::File::options()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let output = place
-        .lare(&["ask", "desk.png", "Where is it?", "--no-looks"])
-        .stdout(full)
-        .output()
-        .unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = place.lare(&["ask", "desk.png", "Where is it?", "--no-looks"]).stdout(full).output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        output.status.code() == Some(2) && err.contains("could not be written to stdout"),
-        "{err}"
-    );
-    let ran = place.run(&[
-        "ask",
-        "desk.png",
-        "Where is it?",
-        "--steps",
-        "1",
-        "--looks",
-        "/dev/full",
-    ]);
-    assert!(
-        ran.code == 2 && ran.err.contains("free some space"),
-        "{}",
-        ran.err
-    );
-    assert!(
-        std::fs::metadata("/dev/full").is_ok_and(|found| !found.is_file()),
-        "the device is still one"
-    );
+    assert!(output.status.code() == Some(2) && err.contains("could not be written to stdout"), "{err}");
+    let ran = place.run(&["ask", "desk.png", "Where is it?", "--steps", "1", "--looks", "/dev/full"]);
+    assert!(ran.code == 2 && ran.err.contains("free some space"), "{}", ran.err);
+    assert!(std::fs::metadata("/dev/full").is_ok_and(|found| !found.is_file()), "the device is still one");
 }
 
 #[test]
 fn data_is_never_written_over_something() {
     let place = place();
-    let told = refusal(
-        &place,
-        &[
-            "make-data",
-            "--tasks",
-            "read",
-            "--count",
-            "1",
-            "--out",
-            "taken",
-        ],
-    );
+    let told = refusal(&place, &["make-data", "--tasks", "read", "--count", "1", "--out", "taken"]);
     assert!(told.contains("`taken` exists already"), "{told}");
     let told = refusal(&place, &["make-data", "--tasks", "reed", "--out", "new"]);
     assert!(told.contains("unknown task `reed`"), "{told}");

@@ -25,9 +25,7 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Self { folder: tempfile::tempdir().unwrap() }
     }
 
     pub fn path(&self) -> &Path {
@@ -43,11 +41,7 @@ impl Place {
     /// The program, to be run in this folder.
     pub fn lare(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lare"));
-        command
-            .args(arguments)
-            .current_dir(self.path())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null());
+        command.args(arguments).current_dir(self.path()).env("NO_COLOR", "1").stdin(Stdio::null());
         command
     }
 
@@ -58,36 +52,22 @@ impl Place {
     /// With bytes on standard input.
     pub fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
         let mut command = self.lare(arguments);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdin.take().unwrap().write_all(input));
         self.ran(child.wait_with_output().unwrap())
     }
 
     /// Text with this folder's own name taken out.
     fn ran(&self, output: Output) -> Ran {
-        let text = |bytes: Vec<u8>| {
-            String::from_utf8(bytes)
-                .unwrap()
-                .replace(&self.path().display().to_string(), "FOLDER")
-        };
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
+        let text =
+            |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&self.path().display().to_string(), "FOLDER");
+        Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }
 
     /// Everything in the folder, sorted.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path()).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -97,9 +77,7 @@ impl Place {
         let folder = self.path().join("model");
         fs::create_dir_all(&folder).unwrap();
         for name in ["config.toml", "model.safetensors", "tokenizer.json"] {
-            let from = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("../../weights/nano")
-                .join(name);
+            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/nano").join(name);
             fs::copy(from, folder.join(name)).unwrap();
         }
         folder
@@ -108,70 +86,35 @@ impl Place {
 
 /// Pixels with light, dark and colour in them.
 fn pixels(width: u32, height: u32) -> Vec<u8> {
-    (0..width * height)
-        .flat_map(|i| {
-            [
-                (i % width / 3) as u8,
-                (i / width * 2) as u8,
-                (i * 7 % 256) as u8,
-            ]
-        })
-        .collect()
+    (0..width * height).flat_map(|i| [(i % width / 3) as u8, (i / width * 2) as u8, (i * 7 % 256) as u8]).collect()
 }
 
 pub fn png(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     let encoder = PngEncoder::new(&mut bytes);
-    encoder
-        .write_image(
-            &pixels(width, height),
-            width,
-            height,
-            ExtendedColorType::Rgb8,
-        )
-        .unwrap();
+    encoder.write_image(&pixels(width, height), width, height, ExtendedColorType::Rgb8).unwrap();
     bytes
 }
 
 pub fn png_16_bit(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let wide: Vec<u8> = pixels(width, height)
-        .into_iter()
-        .flat_map(|value| [value, value])
-        .collect();
-    PngEncoder::new(&mut bytes)
-        .write_image(&wide, width, height, ExtendedColorType::Rgb16)
-        .unwrap();
+    let wide: Vec<u8> = pixels(width, height).into_iter().flat_map(|value| [value, value]).collect();
+    PngEncoder::new(&mut bytes).write_image(&wide, width, height, ExtendedColorType::Rgb16).unwrap();
     bytes
 }
 
 pub fn jpeg(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    JpegEncoder::new(&mut bytes)
-        .write_image(
-            &pixels(width, height),
-            width,
-            height,
-            ExtendedColorType::Rgb8,
-        )
-        .unwrap();
+    JpegEncoder::new(&mut bytes).write_image(&pixels(width, height), width, height, ExtendedColorType::Rgb8).unwrap();
     bytes
 }
 
 /// A JPEG that says in its EXIF data to be turned by 90 degrees.
 pub fn rotated_jpeg(width: u32, height: u32) -> Vec<u8> {
-    const ORIENTATION_6: [u8; 32] =
-        *b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    const ORIENTATION_6: [u8; 32] = *b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
     let plain = jpeg(width, height);
     let length = (ORIENTATION_6.len() as u16 + 2).to_be_bytes();
-    [
-        &plain[..2],
-        &[0xff, 0xe1],
-        &length,
-        &ORIENTATION_6,
-        &plain[2..],
-    ]
-    .concat()
+    [&plain[..2], &[0xff, 0xe1], &length, &ORIENTATION_6, &plain[2..]].concat()
 }
 
 /// A PNG whose header claims a size, with hardly any data behind it.
@@ -186,13 +129,7 @@ pub fn png_that_claims(width: u32, height: u32) -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 {
-                crc >> 1 ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            }
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
     })
 }
 
@@ -201,9 +138,7 @@ pub fn animated_gif() -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new(&mut bytes);
     for shade in [40, 200] {
-        encoder
-            .encode(&[shade; 12 * 8 * 3], 12, 8, ExtendedColorType::Rgb8)
-            .unwrap();
+        encoder.encode(&[shade; 12 * 8 * 3], 12, 8, ExtendedColorType::Rgb8).unwrap();
     }
     drop(encoder);
     bytes

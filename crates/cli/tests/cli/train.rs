@@ -9,19 +9,10 @@ use std::time::{Duration, Instant};
 /// The tiny run of the train crate, with the suite's vocabulary.
 fn place() -> Place {
     let place = Place::new();
-    let tokens = place.run(&["inspect", "--json"]).json()["vocabulary"]
-        .as_u64()
-        .unwrap();
+    let tokens = place.run(&["inspect", "--json"]).json()["vocabulary"].as_u64().unwrap();
     let text = include_str!("../../../train/tests/tiny.toml");
-    let old = text
-        .lines()
-        .find(|line| line.starts_with("vocabulary"))
-        .unwrap();
-    place.file(
-        "tiny.toml",
-        text.replace(old, &format!("vocabulary = {tokens}"))
-            .as_bytes(),
-    );
+    let old = text.lines().find(|line| line.starts_with("vocabulary")).unwrap();
+    place.file("tiny.toml", text.replace(old, &format!("vocabulary = {tokens}")).as_bytes());
     place
 }
 
@@ -30,18 +21,8 @@ fn weights(place: &Place, run: &str) -> Vec<u8> {
 }
 
 fn newest_checkpoint(run: &Path) -> Option<usize> {
-    let step = |entry: fs::DirEntry| {
-        entry
-            .file_name()
-            .to_str()?
-            .strip_prefix("checkpoint-")?
-            .parse()
-            .ok()
-    };
-    fs::read_dir(run)
-        .ok()?
-        .filter_map(|entry| step(entry.unwrap()))
-        .max()
+    let step = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok();
+    fs::read_dir(run).ok()?.filter_map(|entry| step(entry.unwrap())).max()
 }
 
 #[test]
@@ -50,24 +31,12 @@ fn a_killed_run_resumes_to_the_same_bits() {
     let started = Instant::now();
     assert_eq!(place.run(&["train", "tiny.toml", "--out", "whole"]).code, 0);
     let whole_ms = started.elapsed().as_millis() as u64;
-    let nanoseconds = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .subsec_nanos();
+    let nanoseconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
     for kill in 0..3u64 {
         let after_ms = (u64::from(nanoseconds) / 97 * (kill + 1)) % whole_ms;
-        let resume: &[&str] = if place.path().join("killed").exists() {
-            &["--resume"]
-        } else {
-            &[]
-        };
-        let mut command =
-            place.lare(&[&["train", "tiny.toml", "--out", "killed"], resume].concat());
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let resume: &[&str] = if place.path().join("killed").exists() { &["--resume"] } else { &[] };
+        let mut command = place.lare(&[&["train", "tiny.toml", "--out", "killed"], resume].concat());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(after_ms));
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();
@@ -76,45 +45,21 @@ fn a_killed_run_resumes_to_the_same_bits() {
             newest_checkpoint(&place.path().join("killed"))
         );
     }
-    let resume: &[&str] = if place.path().join("killed").exists() {
-        &["--resume"]
-    } else {
-        &[]
-    };
+    let resume: &[&str] = if place.path().join("killed").exists() { &["--resume"] } else { &[] };
     let ran = place.run(&[&["train", "tiny.toml", "--out", "killed"], resume].concat());
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(
-        weights(&place, "whole") == weights(&place, "killed"),
-        "the resumed run ended with other weights"
-    );
+    assert!(weights(&place, "whole") == weights(&place, "killed"), "the resumed run ended with other weights");
 }
 
 #[test]
 fn a_run_that_was_stopped_on_purpose_goes_on_to_the_same_bits() {
     let place = place();
     assert_eq!(place.run(&["train", "tiny.toml", "--out", "whole"]).code, 0);
-    let ran = place.run(&[
-        "train",
-        "tiny.toml",
-        "--out",
-        "parts",
-        "--stop-after",
-        "4",
-        "--json",
-    ]);
+    let ran = place.run(&["train", "tiny.toml", "--out", "parts", "--stop-after", "4", "--json"]);
     let last: serde_json::Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
-    assert_eq!(
-        (ran.code, &last["complete"], &last["step"]),
-        (0, &false.into(), &4.into()),
-        "{}",
-        ran.err
-    );
+    assert_eq!((ran.code, &last["complete"], &last["step"]), (0, &false.into(), &4.into()), "{}", ran.err);
     let ran = place.run(&["train", "tiny.toml", "--out", "parts", "--resume"]);
-    assert!(
-        ran.code == 0 && ran.err.contains("going on from step 4"),
-        "{}",
-        ran.err
-    );
+    assert!(ran.code == 0 && ran.err.contains("going on from step 4"), "{}", ran.err);
     assert!(weights(&place, "whole") == weights(&place, "parts"));
     let model = place.path().join("parts/model").display().to_string();
     assert_eq!(place.run(&["inspect", &model]).code, 0);
@@ -130,18 +75,8 @@ fn a_run_killed_after_the_end_of_a_stage_resumes_to_the_same_bits() {
     fs::remove_dir_all(place.path().join("killed/checkpoint-4")).unwrap();
     // A run that misses the end of its stage would never end.
     let limit = ["--stop-after", "40"];
-    let ran = place.run(
-        &[
-            &["train", "tiny.toml", "--out", "killed", "--resume"][..],
-            &limit,
-        ]
-        .concat(),
-    );
-    assert!(
-        ran.code == 0 && ran.err.contains("going on from step 3"),
-        "{}",
-        ran.err
-    );
+    let ran = place.run(&[&["train", "tiny.toml", "--out", "killed", "--resume"][..], &limit].concat());
+    assert!(ran.code == 0 && ran.err.contains("going on from step 3"), "{}", ran.err);
     assert!(!ran.out.contains("stopped at step"), "{}", ran.out);
     assert!(weights(&place, "whole") == weights(&place, "killed"));
 }
@@ -153,12 +88,7 @@ fn a_run_killed_while_it_writes_its_model_writes_the_same_bits_when_resumed() {
     assert_eq!(place.run(&["train", "tiny.toml", "--out", "run"]).code, 0);
     let whole = weights(&place, "run");
     fs::remove_dir_all(place.path().join("run/model")).unwrap();
-    assert_eq!(
-        place
-            .run(&["train", "tiny.toml", "--out", "run", "--resume"])
-            .code,
-        0
-    );
+    assert_eq!(place.run(&["train", "tiny.toml", "--out", "run", "--resume"]).code, 0);
     assert!(whole == weights(&place, "run"));
 }
 
@@ -166,17 +96,8 @@ fn a_run_killed_while_it_writes_its_model_writes_the_same_bits_when_resumed() {
 #[test]
 fn ctrl_c_leaves_a_checkpoint_and_exit_code_130() {
     let place = place();
-    let long = fs::read_to_string(place.path().join("tiny.toml"))
-        .unwrap()
-        .replacen("steps = 3", "steps = 100000", 1);
-    place.file(
-        "long.toml",
-        long.replace(
-            "checkpoint_every_steps = 3",
-            "checkpoint_every_steps = 1000000",
-        )
-        .as_bytes(),
-    );
+    let long = fs::read_to_string(place.path().join("tiny.toml")).unwrap().replacen("steps = 3", "steps = 100000", 1);
+    place.file("long.toml", long.replace("checkpoint_every_steps = 3", "checkpoint_every_steps = 1000000").as_bytes());
     let mut child = place
         .lare(&["train", "long.toml", "--out", "run"])
         .stdout(Stdio::piped())
@@ -185,26 +106,13 @@ fn ctrl_c_leaves_a_checkpoint_and_exit_code_130() {
         .unwrap();
     let metrics = place.path().join("run/metrics.jsonl");
     let deadline = Instant::now() + Duration::from_secs(120);
-    while fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 2
-        && Instant::now() < deadline
-    {
+    while fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 2 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let code = child.wait().unwrap().code();
     let output = child.wait_with_output().unwrap();
-    assert_eq!(
-        code,
-        Some(130),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert_eq!(code, Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(newest_checkpoint(&place.path().join("run")).is_some_and(|step| step >= 2));
     assert!(String::from_utf8_lossy(&output.stdout).contains("go on with --resume"));
 }
@@ -212,12 +120,7 @@ fn ctrl_c_leaves_a_checkpoint_and_exit_code_130() {
 #[test]
 fn a_run_is_never_written_over() {
     let place = place();
-    assert_eq!(
-        place
-            .run(&["train", "tiny.toml", "--out", "run", "--stop-after", "1"])
-            .code,
-        0
-    );
+    assert_eq!(place.run(&["train", "tiny.toml", "--out", "run", "--stop-after", "1"]).code, 0);
     let ran = place.run(&["train", "tiny.toml", "--out", "run"]);
     assert_eq!((ran.code, ran.out.as_str()), (2, ""));
     insta::assert_snapshot!(ran.err);
@@ -227,34 +130,18 @@ fn a_run_is_never_written_over() {
 fn a_run_that_cannot_start_leaves_nothing_behind() {
     let place = place();
     let text = fs::read_to_string(place.path().join("tiny.toml")).unwrap();
-    place.file(
-        "key.toml",
-        text.replace("weight_decay", "wait_decay").as_bytes(),
-    );
-    place.file(
-        "words.toml",
-        text.replace("vocabulary = ", "vocabulary = 1").as_bytes(),
-    );
+    place.file("key.toml", text.replace("weight_decay", "wait_decay").as_bytes());
+    place.file("words.toml", text.replace("vocabulary = ", "vocabulary = 1").as_bytes());
     place.file("taken", b"a file");
     let before = place.names();
     let refused = |arguments: &[&str]| {
         let ran = place.run(&[&["train"], arguments].concat());
-        assert_eq!(
-            (ran.code, place.names()),
-            (2, before.clone()),
-            "{arguments:?} {}",
-            ran.err
-        );
+        assert_eq!((ran.code, place.names()), (2, before.clone()), "{arguments:?} {}", ran.err);
         ran.err
     };
     assert!(refused(&["key.toml", "--out", "run"]).contains("unknown field `wait_decay`"));
-    assert!(
-        refused(&["words.toml", "--out", "run"])
-            .contains("`model.language.vocabulary` in words.toml")
-    );
+    assert!(refused(&["words.toml", "--out", "run"]).contains("`model.language.vocabulary` in words.toml"));
     assert!(refused(&["missing.toml"]).contains("the run config `missing.toml` cannot be read"));
     assert!(refused(&["tiny.toml", "--out", "taken/run"]).contains("cannot write taken/run"));
-    assert!(
-        refused(&["tiny.toml", "--out", "run", "--resume"]).contains("there is no run to resume")
-    );
+    assert!(refused(&["tiny.toml", "--out", "run", "--resume"]).contains("there is no run to resume"));
 }

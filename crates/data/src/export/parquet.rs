@@ -64,22 +64,14 @@ pub fn parquet(suite: &Suite, selection: &Selection, path: &Path) -> Result<Writ
         // PNG does not get smaller.
         .set_compression(Compression::UNCOMPRESSED)
         .set_dictionary_enabled(false)
-        .set_key_value_metadata(Some(vec![KeyValue::new(
-            "huggingface".to_owned(),
-            FEATURES.to_owned(),
-        )]))
+        .set_key_value_metadata(Some(vec![KeyValue::new("huggingface".to_owned(), FEATURES.to_owned())]))
         .build();
     let schema = parse_message_type(SCHEMA).map_err(failed)?;
-    let mut writer =
-        SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).map_err(failed)?;
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).map_err(failed)?;
     let mut rows = Rows::default();
     selection.for_each(suite, |sample, png| {
         rows.push(sample, png)?;
-        if rows.ids.len() == ROWS {
-            rows.flush(&mut writer).map_err(failed)
-        } else {
-            Ok(())
-        }
+        if rows.ids.len() == ROWS { rows.flush(&mut writer).map_err(failed) } else { Ok(()) }
     })?;
     rows.flush(&mut writer).map_err(failed)?;
     let file = writer.into_inner().map_err(failed)?;
@@ -122,11 +114,10 @@ struct Rows {
 impl Rows {
     fn push(&mut self, sample: &Sample, png: &[u8]) -> Result<(), ExportError> {
         let record = Record::of(sample);
-        let steps = serde_json::to_string(&record.steps)
-            .map_err(|error| super::encode_error(sample, "parquet", error))?;
+        let steps =
+            serde_json::to_string(&record.steps).map_err(|error| super::encode_error(sample, "parquet", error))?;
         self.images.push(png.to_vec().into());
-        self.paths
-            .push(format!("{}.png", id(sample)).into_bytes().into());
+        self.paths.push(format!("{}.png", id(sample)).into_bytes().into());
         self.ids.push(record.id.as_str().into());
         self.questions.push(record.question.into());
         self.answers.push(record.answer.into());
@@ -161,19 +152,10 @@ impl Rows {
     }
 
     fn write(&self, group: &mut SerializedRowGroupWriter<'_, File>) -> Result<(), ParquetError> {
-        for column in [
-            &self.images,
-            &self.paths,
-            &self.ids,
-            &self.questions,
-            &self.answers,
-        ] {
+        for column in [&self.images, &self.paths, &self.ids, &self.questions, &self.answers] {
             text(group, column)?;
         }
-        let levels = Some((
-            self.choice_defined.as_slice(),
-            self.choice_repeats.as_slice(),
-        ));
+        let levels = Some((self.choice_defined.as_slice(), self.choice_repeats.as_slice()));
         column::<ByteArrayType>(group, &self.choices, levels)?;
         for column in [&self.steps, &self.tasks, &self.splits] {
             text(group, column)?;
@@ -184,10 +166,7 @@ impl Rows {
     }
 }
 
-fn text(
-    group: &mut SerializedRowGroupWriter<'_, File>,
-    values: &[ByteArray],
-) -> Result<(), ParquetError> {
+fn text(group: &mut SerializedRowGroupWriter<'_, File>, values: &[ByteArray]) -> Result<(), ParquetError> {
     column::<ByteArrayType>(group, values, None)
 }
 
@@ -198,9 +177,7 @@ fn column<T: parquet::data_type::DataType>(
     levels: Option<(&[i16], &[i16])>,
 ) -> Result<(), ParquetError> {
     let Some(mut column) = group.next_column()? else {
-        return Err(ParquetError::General(
-            "the schema has fewer columns than are written".to_owned(),
-        ));
+        return Err(ParquetError::General("the schema has fewer columns than are written".to_owned()));
     };
     let (defined, repeats) = levels.unzip();
     column.typed::<T>().write_batch(values, defined, repeats)?;

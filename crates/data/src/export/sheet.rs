@@ -17,14 +17,7 @@ const MARGIN_PX: usize = 8;
 /// Height index of captions and of the numbers in the regions.
 const SMALL: usize = 0;
 /// The colours of the first, second, ... look.
-const LOOKS: [Rgb; 6] = [
-    [220, 0, 40],
-    [0, 90, 220],
-    [0, 140, 60],
-    [220, 110, 0],
-    [140, 0, 180],
-    [0, 130, 140],
-];
+const LOOKS: [Rgb; 6] = [[220, 0, 40], [0, 90, 220], [0, 140, 60], [220, 110, 0], [140, 0, 180], [0, 130, 140]];
 
 /// Draws the selected samples side by side, `columns` to a row, into one PNG.
 ///
@@ -55,23 +48,12 @@ pub fn contact_sheet(
 }
 
 fn sheet(samples: &[Sample], columns: usize, glyphs: &Glyphs) -> Picture {
-    let widest = samples
-        .iter()
-        .map(|sample| sample.picture.width)
-        .max()
-        .unwrap_or(1);
-    let tallest = samples
-        .iter()
-        .map(|sample| sample.picture.height)
-        .max()
-        .unwrap_or(1);
+    let widest = samples.iter().map(|sample| sample.picture.width).max().unwrap_or(1);
+    let tallest = samples.iter().map(|sample| sample.picture.height).max().unwrap_or(1);
     let (cell_width, cell_height) = (widest + MARGIN_PX, tallest + CAPTION_PX + MARGIN_PX);
     let columns = columns.min(samples.len().max(1));
     let rows = samples.len().div_ceil(columns);
-    let mut canvas = Canvas::new(
-        cell_width * columns + MARGIN_PX,
-        cell_height * rows + MARGIN_PX,
-    );
+    let mut canvas = Canvas::new(cell_width * columns + MARGIN_PX, cell_height * rows + MARGIN_PX);
     let (width, height) = (canvas.picture.width as i32, canvas.picture.height as i32);
     canvas.shape(&Shape::bar(0, 0, width, height, [255; 3]));
     for (number, sample) in samples.iter().enumerate() {
@@ -88,17 +70,8 @@ fn cell(canvas: &mut Canvas, sample: &Sample, at: (usize, usize), width: usize, 
         look(canvas, number, &step.region, at, glyphs);
     }
     let question = &sample.question;
-    let reads: Vec<&str> = question
-        .steps
-        .iter()
-        .map(|step| step.reads.as_str())
-        .collect();
-    let caption = format!(
-        "{} = {} [{}]",
-        question.text,
-        question.answer,
-        reads.join(" > ")
-    );
+    let reads: Vec<&str> = question.steps.iter().map(|step| step.reads.as_str()).collect();
+    let caption = format!("{} = {} [{}]", question.text, question.answer, reads.join(" > "));
     let mut baseline = (at.1 + sample.picture.height) as i32 + LINE_PX;
     for line in wrap(&caption, width, glyphs) {
         canvas.text(&text(line, at.0 as i32, baseline, [20; 3]), glyphs);
@@ -117,31 +90,14 @@ fn paste(canvas: &mut Canvas, picture: &Picture, at: (usize, usize)) {
 /// The outline of a region and the number of its look.
 fn look(canvas: &mut Canvas, number: usize, region: &Region, at: (usize, usize), glyphs: &Glyphs) {
     let colour = LOOKS[number % LOOKS.len()];
-    let (x, y) = (
-        at.0 as i32 + region.left as i32 - 1,
-        at.1 as i32 + region.top as i32 - 1,
-    );
-    let (width, height) = (
-        (region.right - region.left) as i32 + 2,
-        (region.bottom - region.top) as i32 + 2,
-    );
+    let (x, y) = (at.0 as i32 + region.left as i32 - 1, at.1 as i32 + region.top as i32 - 1);
+    let (width, height) = ((region.right - region.left) as i32 + 2, (region.bottom - region.top) as i32 + 2);
     canvas.outline(x, y, width, height, 1, colour);
-    canvas.text(
-        &text((number + 1).to_string(), x + width + 1, y + 9, colour),
-        glyphs,
-    );
+    canvas.text(&text((number + 1).to_string(), x + width + 1, y + 9, colour), glyphs);
 }
 
 fn text(content: String, left: i32, baseline: i32, colour: Rgb) -> Text {
-    Text {
-        content,
-        font: 0,
-        cap: SMALL,
-        left,
-        baseline,
-        colour,
-        spacing: 0,
-    }
+    Text { content, font: 0, cap: SMALL, left, baseline, colour, spacing: 0 }
 }
 
 /// Lines of words no wider than `width`.

@@ -8,38 +8,21 @@ fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
 }
 
 fn gradient(width: usize, height: usize) -> Picture {
-    let rgb = (0..width * height)
-        .flat_map(|i| [(i % 251) as u8, (i / width % 256) as u8, 90])
-        .collect();
+    let rgb = (0..width * height).flat_map(|i| [(i % 251) as u8, (i / width % 256) as u8, 90]).collect();
     Picture { width, height, rgb }
 }
 
 fn rgb_image(picture: &Picture) -> DynamicImage {
-    RgbImage::from_raw(
-        picture.width as u32,
-        picture.height as u32,
-        picture.rgb.clone(),
-    )
-    .unwrap()
-    .into()
+    RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone()).unwrap().into()
 }
 
 #[test]
 fn every_format_we_name_is_read() {
     let picture = gradient(40, 30);
-    for format in [
-        ImageFormat::Png,
-        ImageFormat::Gif,
-        ImageFormat::Bmp,
-        ImageFormat::WebP,
-        ImageFormat::Jpeg,
-    ] {
+    for format in [ImageFormat::Png, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Jpeg] {
         let read = decode(&encoded(&rgb_image(&picture), format), "x").unwrap();
         assert_eq!((read.width, read.height), (40, 30), "{format:?}");
-        if matches!(
-            format,
-            ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP
-        ) {
+        if matches!(format, ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP) {
             assert_eq!(read, picture, "{format:?}");
         }
     }
@@ -49,22 +32,10 @@ fn every_format_we_name_is_read() {
 fn grey_sixteen_bit_and_transparent_pictures_become_rgb_on_white() {
     let cases: [(DynamicImage, [u8; 3]); 5] = [
         (ImageBuffer::from_pixel(2, 2, Luma([70_u8])).into(), [70; 3]),
-        (
-            ImageBuffer::from_pixel(2, 2, Luma([70_u16 * 257])).into(),
-            [70; 3],
-        ),
-        (
-            ImageBuffer::from_pixel(2, 2, Rgb([257_u16, 514, 65535])).into(),
-            [1, 2, 255],
-        ),
-        (
-            ImageBuffer::from_pixel(2, 2, Rgba([10_u8, 20, 30, 0])).into(),
-            [255; 3],
-        ),
-        (
-            ImageBuffer::from_pixel(2, 2, LumaA([0_u8, 51])).into(),
-            [204; 3],
-        ),
+        (ImageBuffer::from_pixel(2, 2, Luma([70_u16 * 257])).into(), [70; 3]),
+        (ImageBuffer::from_pixel(2, 2, Rgb([257_u16, 514, 65535])).into(), [1, 2, 255]),
+        (ImageBuffer::from_pixel(2, 2, Rgba([10_u8, 20, 30, 0])).into(), [255; 3]),
+        (ImageBuffer::from_pixel(2, 2, LumaA([0_u8, 51])).into(), [204; 3]),
     ];
     for (image, expected) in cases {
         let read = decode(&encoded(&image, ImageFormat::Png), "x").unwrap();
@@ -75,11 +46,7 @@ fn grey_sixteen_bit_and_transparent_pictures_become_rgb_on_white() {
 #[test]
 fn a_cmyk_jpeg_shows_its_colours() {
     // 16 x 16 of full magenta and yellow, written by Pillow: red.
-    let red = decode(
-        include_bytes!("../../fixtures/cmyk-red.jpg"),
-        "cmyk-red.jpg",
-    )
-    .unwrap();
+    let red = decode(include_bytes!("../../fixtures/cmyk-red.jpg"), "cmyk-red.jpg").unwrap();
     assert_eq!(red.rgb[..3], [255, 0, 0]);
 }
 
@@ -96,49 +63,27 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 
 fn crc(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 {
-                crc >> 1 ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            }
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
     };
     !bytes.iter().fold(u32::MAX, step)
 }
 
 #[test]
 fn a_picture_that_claims_to_be_huge_is_refused_before_decoding() {
-    for (width, height) in [
-        (20_000, 20_000),
-        (16_385, 1),
-        (7_000, 7_000),
-        (u32::MAX / 2, u32::MAX / 2),
-    ] {
+    for (width, height) in [(20_000, 20_000), (16_385, 1), (7_000, 7_000), (u32::MAX / 2, u32::MAX / 2)] {
         let error = decode(&png_header(width, height), "huge.png").unwrap_err();
         assert!(matches!(error, ImageError::TooLarge { .. }), "{error}");
-        assert!(
-            error.to_string().contains("huge.png") && error.to_string().contains("40000000"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("huge.png") && error.to_string().contains("40000000"), "{error}");
     }
 }
 
 #[test]
 fn every_cut_of_a_file_is_refused_or_whole() {
     let picture = gradient(64, 48);
-    for format in [
-        ImageFormat::Png,
-        ImageFormat::Jpeg,
-        ImageFormat::Gif,
-        ImageFormat::WebP,
-        ImageFormat::Bmp,
-    ] {
+    for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Bmp] {
         let bytes = encoded(&rgb_image(&picture), format);
         for part in [0, 1, 2, 10, 50, 90, 98] {
-            let error = decode(&bytes[..bytes.len() * part / 100], "cut")
-                .unwrap_err()
-                .to_string();
+            let error = decode(&bytes[..bytes.len() * part / 100], "cut").unwrap_err().to_string();
             assert!(error.contains("`cut`"), "{format:?} {part}: {error}");
         }
     }
@@ -159,19 +104,9 @@ fn damaged_bytes_never_panic() {
 
 #[test]
 fn what_is_not_a_picture_is_refused_with_how_it_begins() {
-    let error = decode(b"%PDF-1.7 and so on", "paper.pdf")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("paper.pdf") && error.contains("%PDF-1.7") && error.contains("PNG, JPEG"),
-        "{error}"
-    );
-    assert!(
-        decode(b"", "empty")
-            .unwrap_err()
-            .to_string()
-            .contains("no data")
-    );
+    let error = decode(b"%PDF-1.7 and so on", "paper.pdf").unwrap_err().to_string();
+    assert!(error.contains("paper.pdf") && error.contains("%PDF-1.7") && error.contains("PNG, JPEG"), "{error}");
+    assert!(decode(b"", "empty").unwrap_err().to_string().contains("no data"));
     let error = open(Path::new("/nowhere/a.png")).unwrap_err().to_string();
     assert!(error.contains("/nowhere/a.png"), "{error}");
 }
@@ -210,11 +145,7 @@ fn of_an_animation_the_first_frame_is_taken_and_noted() {
     drop(encoder);
     let opened = decode_noted(&bytes, "x").unwrap();
     assert_eq!(opened.picture.rgb[0], 10);
-    assert!(
-        opened.notes.iter().any(|note| note.contains("first frame")),
-        "{:?}",
-        opened.notes
-    );
+    assert!(opened.notes.iter().any(|note| note.contains("first frame")), "{:?}", opened.notes);
 }
 
 #[test]
@@ -249,11 +180,7 @@ fn any_shape_is_prepared_to_whole_cells_within_bounds_and_keeps_its_shape() {
 
 #[test]
 fn padding_has_the_mean_colour_of_the_border() {
-    let picture = Picture {
-        width: 448,
-        height: 400,
-        rgb: [10, 20, 30].repeat(448 * 400),
-    };
+    let picture = Picture { width: 448, height: 400, rgb: [10, 20, 30].repeat(448 * 400) };
     let seen = prepare(&picture, 64, 64);
     assert_eq!((seen.inner_height, seen.height), (400, 448));
     assert!(seen.rgb.chunks_exact(3).all(|pixel| pixel == [10, 20, 30]));
@@ -262,12 +189,7 @@ fn padding_has_the_mean_colour_of_the_border() {
 #[test]
 fn a_region_goes_to_the_model_and_back() {
     let seen = prepare(&gradient(900, 600), 64, 64);
-    let region = Region {
-        left: 90.0,
-        top: 60.0,
-        right: 450.0,
-        bottom: 300.0,
-    };
+    let region = Region { left: 90.0, top: 60.0, right: 450.0, bottom: 300.0 };
     let there = seen.to_model(&region);
     assert!((there.right / seen.inner_width as f32 - 0.5).abs() < 0.01);
     let back = seen.to_picture(&there);

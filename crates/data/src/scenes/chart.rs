@@ -32,32 +32,15 @@ pub(crate) fn describe(split: Split, glyphs: &Glyphs, dice: &mut Dice) -> Scene 
     let (row, col) = (dice.below(scene.rows - 1), dice.below(scene.cols - 1));
     chart(&mut scene, (row, col), glyphs, dice);
 
-    let covered = |slot: &(usize, usize)| {
-        (row..row + 2).contains(&slot.0) && (col..col + 2).contains(&slot.1)
-    };
-    let mut slots: Vec<_> = stage::slots(&scene)
-        .into_iter()
-        .filter(|slot| !covered(slot))
-        .collect();
+    let covered = |slot: &(usize, usize)| (row..row + 2).contains(&slot.0) && (col..col + 2).contains(&slot.1);
+    let mut slots: Vec<_> = stage::slots(&scene).into_iter().filter(|slot| !covered(slot)).collect();
     dice.shuffle(&mut slots);
     let mut kinds: Vec<usize> = (0..NAMES.len()).collect();
     dice.shuffle(&mut kinds);
     for (&slot, &kind) in slots.iter().zip(&kinds).take(dice.between(2, 4)) {
-        let frame = dice
-            .percent(33)
-            .then(|| Colour::ALL[dice.below(Colour::ALL.len())]);
+        let frame = dice.percent(33).then(|| Colour::ALL[dice.below(Colour::ALL.len())]);
         let tag = (letter(dice.below(16)), dice.below(10) as u8);
-        stage::put(
-            &mut scene,
-            glyphs,
-            &Item {
-                kind,
-                frame,
-                slot,
-                tag,
-            },
-            dice,
-        );
+        stage::put(&mut scene, glyphs, &Item { kind, frame, slot, tag }, dice);
     }
     scene
 }
@@ -83,41 +66,15 @@ fn chart(scene: &mut Scene, slot: (usize, usize), glyphs: &Glyphs, dice: &mut Di
     let thick = pitch * dice.between(50, 75) / 100;
     let mut letters: Vec<usize> = (0..16).collect();
     dice.shuffle(&mut letters);
-    let pen = Pen {
-        font: dice.below(FONTS),
-        cap: dice.below(3),
-        colour: line,
-    };
+    let pen = Pen { font: dice.below(FONTS), cap: dice.below(3), colour: line };
     for bar in 0..bars {
         let centre = left + PAD_PX + pitch * bar + pitch / 2;
         let (x, y) = ((centre - thick / 2) as i32, (floor - heights[bar]) as i32);
-        scene.shapes.push(Shape::bar(
-            x,
-            y,
-            thick as i32,
-            heights[bar] as i32,
-            colours[bar],
-        ));
-        stage::put_mark(
-            scene,
-            glyphs,
-            letter(letters[bar]),
-            &pen,
-            (centre, floor + 4),
-            dice,
-        );
+        scene.shapes.push(Shape::bar(x, y, thick as i32, heights[bar] as i32, colours[bar]));
+        stage::put_mark(scene, glyphs, letter(letters[bar]), &pen, (centre, floor + 4), dice);
     }
-    scene.shapes.push(Shape::bar(
-        (left + PAD_PX / 2) as i32,
-        floor as i32,
-        (plot_width + PAD_PX) as i32,
-        1,
-        line,
-    ));
-    scene.facts = super::Facts::Chart(Chart {
-        paper: Region::at(left, top, width, height),
-        heights,
-    });
+    scene.shapes.push(Shape::bar((left + PAD_PX / 2) as i32, floor as i32, (plot_width + PAD_PX) as i32, 1, line));
+    scene.facts = super::Facts::Chart(Chart { paper: Region::at(left, top, width, height), heights });
 }
 
 /// Heights in random order, no two closer than [`STEP_PX`].
@@ -125,11 +82,8 @@ fn heights(bars: usize, most: usize, dice: &mut Dice) -> Vec<usize> {
     let slack = most - LOWEST_PX - STEP_PX * (bars - 1);
     let mut extra: Vec<usize> = (0..bars).map(|_| dice.below(slack + 1)).collect();
     extra.sort_unstable();
-    let mut heights: Vec<usize> = extra
-        .iter()
-        .enumerate()
-        .map(|(rank, extra)| LOWEST_PX + STEP_PX * rank + extra)
-        .collect();
+    let mut heights: Vec<usize> =
+        extra.iter().enumerate().map(|(rank, extra)| LOWEST_PX + STEP_PX * rank + extra).collect();
     dice.shuffle(&mut heights);
     heights
 }
@@ -138,9 +92,7 @@ fn colours(bars: usize, dice: &mut Dice) -> Vec<Rgb> {
     let one = dice.percent(50);
     let mut palette = Colour::ALL;
     dice.shuffle(&mut palette);
-    (0..bars)
-        .map(|bar| palette[if one { 0 } else { bar }].rgb())
-        .collect()
+    (0..bars).map(|bar| palette[if one { 0 } else { bar }].rgb()).collect()
 }
 
 /// Asks for the letter under the bar of some rank.
@@ -170,25 +122,11 @@ pub(crate) fn ask(scene: &Scene, dice: &mut Dice) -> Option<Question> {
     let answer = mark.letter.to_string();
     let (name, place) = (RANKS[rank], PLACES[bar]);
     let steps = vec![
-        step(
-            format!("The {name} bar is the {place} from the left."),
-            place,
-            chart.paper,
-        ),
-        step(
-            format!("Under it is the letter {answer}."),
-            answer.clone(),
-            mark.region,
-        ),
+        step(format!("The {name} bar is the {place} from the left."), place, chart.paper),
+        step(format!("Under it is the letter {answer}."), answer.clone(), mark.region),
     ];
     let text = word(&WORDINGS, &[("rank", name)], dice);
     let mut asked = question(Task::Chart, rank, text, answer, steps);
-    asked.choices = Some(
-        scene
-            .marks
-            .iter()
-            .map(|mark| mark.letter.to_string())
-            .collect(),
-    );
+    asked.choices = Some(scene.marks.iter().map(|mark| mark.letter.to_string()).collect());
     Some(asked)
 }

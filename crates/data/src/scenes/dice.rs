@@ -26,9 +26,7 @@ impl Dice {
         for (part, bytes) in seed.chunks_exact_mut(8).enumerate() {
             bytes.copy_from_slice(&mix(&[base, part as u64]).to_le_bytes());
         }
-        Dice {
-            stream: ChaCha8Rng::from_seed(seed),
-        }
+        Dice { stream: ChaCha8Rng::from_seed(seed) }
     }
 
     /// 32 random bits.

@@ -35,15 +35,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// An opaque rectangle.
     pub(crate) fn bar(left: i32, top: i32, width: i32, height: i32, colour: Rgb) -> Shape {
-        Shape {
-            round: false,
-            left,
-            top,
-            width,
-            height,
-            colour,
-            alpha: 255,
-        }
+        Shape { round: false, left, top, width, height, colour, alpha: 255 }
     }
 }
 
@@ -55,12 +47,7 @@ pub(crate) fn draw(scene: &Scene, sprites: &Sprites, glyphs: &Glyphs) -> Picture
         canvas.shape(shape);
     }
     // A tag on a page of tags belongs to no emoji.
-    for (object, look) in scene
-        .objects
-        .iter()
-        .zip(&scene.looks)
-        .filter(|(o, _)| o.body.right > o.body.left)
-    {
+    for (object, look) in scene.objects.iter().zip(&scene.looks).filter(|(o, _)| o.body.right > o.body.left) {
         canvas.object(object, look, sprites);
     }
     for stain in &scene.stains {
@@ -85,29 +72,15 @@ fn blend(under: u8, over: u8, alpha: u32) -> u8 {
 impl Canvas {
     /// A black picture.
     pub(crate) fn new(width: usize, height: usize) -> Canvas {
-        Canvas {
-            picture: Picture {
-                width,
-                height,
-                rgb: vec![0; width * height * 3],
-            },
-        }
+        Canvas { picture: Picture { width, height, rgb: vec![0; width * height * 3] } }
     }
 
     fn ground(&mut self, ground: &Ground) {
         let mut state = ground.grain_seed;
-        let (half_x, half_y) = (
-            self.picture.width as i32 / 2,
-            self.picture.height as i32 / 2,
-        );
+        let (half_x, half_y) = (self.picture.width as i32 / 2, self.picture.height as i32 / 2);
         let span = 2 * ground.grain + 1;
         let base = ground.base.map(i32::from);
-        for (y, row) in self
-            .picture
-            .rgb
-            .chunks_exact_mut(self.picture.width * 3)
-            .enumerate()
-        {
+        for (y, row) in self.picture.rgb.chunks_exact_mut(self.picture.width * 3).enumerate() {
             let mut slope = (y as i32 - half_y) * ground.slope[1] - half_x * ground.slope[0];
             for pixel in row.chunks_exact_mut(3) {
                 // A linear congruential step is random enough for grain and the fastest thing here.
@@ -133,20 +106,15 @@ impl Canvas {
             for x in shape.left.max(0)..(shape.left + shape.width).min(width) {
                 if shape.round {
                     // Twice the distance from the centre, scaled so that the ellipse is where dx² + dy² = w² h².
-                    let dx =
-                        i64::from(2 * (x - shape.left) + 1 - shape.width) * i64::from(shape.height);
-                    let dy =
-                        i64::from(2 * (y - shape.top) + 1 - shape.height) * i64::from(shape.width);
+                    let dx = i64::from(2 * (x - shape.left) + 1 - shape.width) * i64::from(shape.height);
+                    let dy = i64::from(2 * (y - shape.top) + 1 - shape.height) * i64::from(shape.width);
                     let edge = i64::from(shape.width) * i64::from(shape.height);
                     if dx * dx + dy * dy > edge * edge {
                         continue;
                     }
                 }
                 let place = (y * width + x) as usize * 3;
-                for (value, over) in self.picture.rgb[place..place + 3]
-                    .iter_mut()
-                    .zip(shape.colour)
-                {
+                for (value, over) in self.picture.rgb[place..place + 3].iter_mut().zip(shape.colour) {
                     *value = blend(*value, over, shape.alpha);
                 }
             }
@@ -168,15 +136,7 @@ impl Canvas {
     }
 
     /// The outline of a rectangle, `line` pixels wide, inside its edges.
-    pub(crate) fn outline(
-        &mut self,
-        x: i32,
-        y: i32,
-        width: i32,
-        height: i32,
-        line: i32,
-        colour: Rgb,
-    ) {
+    pub(crate) fn outline(&mut self, x: i32, y: i32, width: i32, height: i32, line: i32, colour: Rgb) {
         self.shape(&Shape::bar(x, y, width, line, colour));
         self.shape(&Shape::bar(x, y + height - line, width, line, colour));
         self.shape(&Shape::bar(x, y, line, height, colour));
@@ -191,8 +151,7 @@ impl Canvas {
                 };
                 let keep = 255 - u32::from(source[3]);
                 for (value, over) in self.picture.rgb[place..place + 3].iter_mut().zip(source) {
-                    *value =
-                        ((u32::from(*value) * keep + 127) / 255 + u32::from(*over)).min(255) as u8;
+                    *value = ((u32::from(*value) * keep + 127) / 255 + u32::from(*over)).min(255) as u8;
                 }
             }
         }
@@ -211,10 +170,7 @@ impl Canvas {
     fn glyph(&mut self, glyph: &Glyph, pen: i32, baseline: i32, colour: Rgb) {
         for (row, line) in glyph.ink.chunks_exact(glyph.width.max(1)).enumerate() {
             for (column, &ink) in line.iter().enumerate() {
-                let (x, y) = (
-                    pen + glyph.left + column as i32,
-                    baseline + glyph.top + row as i32,
-                );
+                let (x, y) = (pen + glyph.left + column as i32, baseline + glyph.top + row as i32);
                 let Some(place) = self.place(x, y) else {
                     continue;
                 };
@@ -226,10 +182,7 @@ impl Canvas {
     }
 
     fn place(&self, x: i32, y: i32) -> Option<usize> {
-        let inside = x >= 0
-            && y >= 0
-            && (x as usize) < self.picture.width
-            && (y as usize) < self.picture.height;
+        let inside = x >= 0 && y >= 0 && (x as usize) < self.picture.width && (y as usize) < self.picture.height;
         inside.then(|| (y as usize * self.picture.width + x as usize) * 3)
     }
 }

@@ -19,14 +19,8 @@ pub enum Category {
 
 impl Category {
     /// Every category, in the order of [`NAMES`].
-    pub const ALL: [Category; 6] = [
-        Category::Animal,
-        Category::Food,
-        Category::Vehicle,
-        Category::Household,
-        Category::Nature,
-        Category::Toy,
-    ];
+    pub const ALL: [Category; 6] =
+        [Category::Animal, Category::Food, Category::Vehicle, Category::Household, Category::Nature, Category::Toy];
 
     /// The category of a kind.
     #[must_use]

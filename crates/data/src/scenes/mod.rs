@@ -43,14 +43,8 @@ pub enum Colour {
 
 impl Colour {
     /// Every colour a frame can have.
-    pub const ALL: [Colour; 6] = [
-        Colour::Red,
-        Colour::Blue,
-        Colour::Green,
-        Colour::Orange,
-        Colour::Purple,
-        Colour::Black,
-    ];
+    pub const ALL: [Colour; 6] =
+        [Colour::Red, Colour::Blue, Colour::Green, Colour::Orange, Colour::Purple, Colour::Black];
 
     /// The word for it.
     #[must_use]
@@ -110,22 +104,14 @@ impl Object {
     /// Emoji, frame and tag together.
     #[must_use]
     pub fn extent(&self) -> Region {
-        let pad = if self.frame.is_some() {
-            FRAME_PX as f32
-        } else {
-            0.0
-        };
+        let pad = if self.frame.is_some() { FRAME_PX as f32 } else { 0.0 };
         let body = Region {
             left: self.body.left - pad,
             top: self.body.top - pad,
             right: self.body.right + pad,
             bottom: self.body.bottom + pad,
         };
-        if self.tagged {
-            body.union(&self.tag)
-        } else {
-            body
-        }
+        if self.tagged { body.union(&self.tag) } else { body }
     }
 }
 
@@ -229,11 +215,7 @@ impl Scene {
     /// How a question refers to an object: by its frame only if its kind is there twice.
     pub(crate) fn reference(&self, object: usize) -> String {
         let this = &self.objects[object];
-        let twins = self
-            .objects
-            .iter()
-            .filter(|other| other.kind == this.kind)
-            .count();
+        let twins = self.objects.iter().filter(|other| other.kind == this.kind).count();
         match this.frame {
             Some(frame) if twins > 1 => format!("the {}-framed {}", frame.name(), this.name),
             _ => format!("the {}", this.name),
@@ -248,9 +230,5 @@ pub(crate) fn letter(number: usize) -> char {
 
 /// The template with its `{key}`s replaced.
 pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> String {
-    values
-        .iter()
-        .fold(template.to_owned(), |text, (key, value)| {
-            text.replace(&format!("{{{key}}}"), value)
-        })
+    values.iter().fold(template.to_owned(), |text, (key, value)| text.replace(&format!("{{{key}}}"), value))
 }

@@ -17,12 +17,7 @@ pub(crate) enum Property {
 }
 
 impl Property {
-    pub(crate) const ALL: [Property; 4] = [
-        Property::Even,
-        Property::Odd,
-        Property::AboveFour,
-        Property::BelowFive,
-    ];
+    pub(crate) const ALL: [Property; 4] = [Property::Even, Property::Odd, Property::AboveFour, Property::BelowFive];
 
     /// Whether a digit has it; each property holds for five of the ten.
     pub(crate) fn holds(self, digit: u8) -> bool {
@@ -68,12 +63,7 @@ impl Focus {
         let answer = dice.between(0, MOST_COUNTED.min(most));
         let members = dice.between(answer.max(looks.0).max(1), most);
         let property = Property::ALL[dice.below(Property::ALL.len())];
-        Focus {
-            category,
-            property,
-            members,
-            answer,
-        }
+        Focus { category, property, members, answer }
     }
 }
 
@@ -88,17 +78,10 @@ pub(crate) struct Plan {
 pub(crate) fn describe(split: Split, plan: Plan, glyphs: &Glyphs, dice: &mut Dice) -> Scene {
     let mut scene = stage::empty(split, dice);
     let mut slots = stage::slots(&scene);
-    let (fewest, most) = if split == Split::Dense {
-        (11, 14)
-    } else {
-        (6, 10)
-    };
+    let (fewest, most) = if split == Split::Dense { (11, 14) } else { (6, 10) };
     let focused: usize = plan.focuses.iter().map(|focus| focus.members).sum();
     let most = most.min(slots.len() - 1).max(fewest);
-    let count = dice
-        .between(fewest.max(plan.least), most)
-        .max(focused + 1)
-        .min(slots.len());
+    let count = dice.between(fewest.max(plan.least), most).max(focused + 1).min(slots.len());
 
     let (kinds, digits) = cast(count, &plan.focuses, dice);
     let frames = frames(&kinds, dice);
@@ -107,12 +90,8 @@ pub(crate) fn describe(split: Split, plan: Plan, glyphs: &Glyphs, dice: &mut Dic
     let next = cycle(count, dice);
     for object in 0..count {
         let letter = scene.place_letter(slots[next[object]]);
-        let item = Item {
-            kind: kinds[object],
-            frame: frames[object],
-            slot: slots[object],
-            tag: (letter, digits[object]),
-        };
+        let item =
+            Item { kind: kinds[object], frame: frames[object], slot: slots[object], tag: (letter, digits[object]) };
         stage::put(&mut scene, glyphs, &item, dice);
     }
     scene.facts = Facts::Objects(plan.focuses);
@@ -126,16 +105,9 @@ fn cast(count: usize, focuses: &[Focus], dice: &mut Dice) -> (Vec<usize>, Vec<u8
         let mut members: Vec<usize> = focus.category.kinds().collect();
         dice.shuffle(&mut members);
         kinds.extend(&members[..focus.members]);
-        digits.extend(
-            (0..focus.members)
-                .map(|member| digit_with(focus.property, member < focus.answer, dice)),
-        );
+        digits.extend((0..focus.members).map(|member| digit_with(focus.property, member < focus.answer, dice)));
     }
-    let free = |kind: &usize| {
-        focuses
-            .iter()
-            .all(|focus| focus.category != Category::of(*kind))
-    };
+    let free = |kind: &usize| focuses.iter().all(|focus| focus.category != Category::of(*kind));
     let mut others: Vec<usize> = (0..NAMES.len()).filter(free).collect();
     dice.shuffle(&mut others);
     let focused = kinds.len();
@@ -148,9 +120,7 @@ fn cast(count: usize, focuses: &[Focus], dice: &mut Dice) -> (Vec<usize>, Vec<u8
 }
 
 fn digit_with(property: Property, wanted: bool, dice: &mut Dice) -> u8 {
-    let fitting: Vec<u8> = (0..10)
-        .filter(|digit| property.holds(*digit) == wanted)
-        .collect();
+    let fitting: Vec<u8> = (0..10).filter(|digit| property.holds(*digit) == wanted).collect();
     dice.pick(&fitting).copied().unwrap_or(0)
 }
 

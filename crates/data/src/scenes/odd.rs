@@ -22,30 +22,13 @@ pub(crate) fn describe(split: Split, want: Want, glyphs: &Glyphs, dice: &mut Dic
     let kind = dice.below(NAMES.len());
     let (place, digit) = (dice.below(LETTERS), dice.below(10));
     let odd_tag = if dice.percent(50) {
-        (
-            letter((place + dice.between(1, LETTERS - 1)) % LETTERS),
-            digit as u8,
-        )
+        (letter((place + dice.between(1, LETTERS - 1)) % LETTERS), digit as u8)
     } else {
         (letter(place), ((digit + dice.between(1, 9)) % 10) as u8)
     };
     for (copy, &slot) in slots.iter().take(copies).enumerate() {
-        let tag = if copy == 0 {
-            odd_tag
-        } else {
-            (letter(place), digit as u8)
-        };
-        stage::put(
-            &mut scene,
-            glyphs,
-            &Item {
-                kind,
-                frame: None,
-                slot,
-                tag,
-            },
-            dice,
-        );
+        let tag = if copy == 0 { odd_tag } else { (letter(place), digit as u8) };
+        stage::put(&mut scene, glyphs, &Item { kind, frame: None, slot, tag }, dice);
     }
     scene.facts = Facts::Odd(0);
     scene
@@ -76,25 +59,16 @@ pub(crate) fn ask(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question
         .iter()
         .map(|&object| {
             let this = &scene.objects[object];
-            let says = format!(
-                "In {line} {} it says {}.",
-                number(this.slot),
-                this.tag_text()
-            );
+            let says = format!("In {line} {} it says {}.", number(this.slot), this.tag_text());
             step(says, this.tag_text(), this.tag)
         })
         .collect();
     let answer = number(scene.objects[odd].slot).to_string();
     if let Some(last) = steps.last_mut() {
-        last.says
-            .push_str(&format!(" The odd one is in {line} {answer}."));
+        last.says.push_str(&format!(" The odd one is in {line} {answer}."));
     }
     let lines = if by_row { scene.rows } else { scene.cols };
-    let text = word(
-        &WORDINGS,
-        &[("n", &number_text(lines, dice)), ("line", line)],
-        dice,
-    );
+    let text = word(&WORDINGS, &[("n", &number_text(lines, dice)), ("line", line)], dice);
     let mut asked = question(Task::Odd, usize::from(!by_row), text, answer, steps);
     asked.choices = Some((1..=lines).map(|line| line.to_string()).collect());
     Some(asked)

@@ -16,10 +16,7 @@ pub(crate) fn describe(split: Split, glyphs: &Glyphs, dice: &mut Dice) -> Scene 
     let mut scene = stage::empty(split, dice);
     for row in 0..scene.height / BOX_PX.1 {
         for column in 0..scene.width / BOX_PX.0 {
-            let tag = (
-                (b'A' + dice.below(LETTERS) as u8) as char,
-                dice.below(10) as u8,
-            );
+            let tag = ((b'A' + dice.below(LETTERS) as u8) as char, dice.below(10) as u8);
             let within = (column * BOX_PX.0, row * BOX_PX.1, BOX_PX.0, BOX_PX.1);
             stage::put_lone_tag(&mut scene, glyphs, tag, within, dice);
         }

@@ -86,17 +86,11 @@ fn rungs(dice: &mut Dice) -> [bool; LINES - 1] {
 
 /// Rungs that lead from `start` to a line drawn evenly from those in reach.
 fn rungs_from(start: usize, levels: usize, dice: &mut Dice) -> Vec<[bool; LINES - 1]> {
-    let ends: Vec<usize> = (0..LINES)
-        .filter(|end| end.abs_diff(start) <= levels)
-        .collect();
+    let ends: Vec<usize> = (0..LINES).filter(|end| end.abs_diff(start) <= levels).collect();
     let wanted = dice.pick(&ends).copied().unwrap_or(start);
     loop {
         let drawn: Vec<_> = (0..levels).map(|_| rungs(dice)).collect();
-        if drawn
-            .iter()
-            .fold(start, |line, level| follow(turn(level, line), line))
-            == wanted
-        {
+        if drawn.iter().fold(start, |line, level| follow(turn(level, line), line)) == wanted {
             return drawn;
         }
     }
@@ -120,13 +114,7 @@ pub(crate) fn describe(split: Split, want: Want, glyphs: &Glyphs, dice: &mut Dic
     let height = around - 2 * BORDER_PX + level * levels;
     let x = BORDER_PX + dice.below(scene.width - width - 2 * BORDER_PX + 1);
     let y = BORDER_PX + dice.below(scene.height - height - 2 * BORDER_PX + 1);
-    let ladder = Ladder {
-        left: x + side / 2,
-        pitch,
-        top: y + side + GAP_PX,
-        level,
-        rungs,
-    };
+    let ladder = Ladder { left: x + side / 2, pitch, top: y + side + GAP_PX, level, rungs };
 
     rule(&mut scene, &ladder, dice);
     let mut kinds: Vec<usize> = (0..NAMES.len()).collect();
@@ -135,20 +123,10 @@ pub(crate) fn describe(split: Split, want: Want, glyphs: &Glyphs, dice: &mut Dic
     dice.shuffle(&mut letters);
     let colour = stage::dark(dice);
     for line in (0..LINES).map(|offset| (start + offset) % LINES) {
-        stage::put_bare(
-            &mut scene,
-            kinds[line],
-            size,
-            (0, line),
-            (x + line * pitch, y),
-        );
+        stage::put_bare(&mut scene, kinds[line], size, (0, line), (x + line * pitch, y));
     }
     for (line, &drawn) in letters.iter().enumerate().take(LINES) {
-        let pen = Pen {
-            font: dice.below(FONTS),
-            cap: dice.below(5),
-            colour,
-        };
+        let pen = Pen { font: dice.below(FONTS), cap: dice.below(5), colour };
         let at = (ladder.left + line * pitch, ladder.bottom() + GAP_PX);
         stage::put_mark(&mut scene, glyphs, letter(drawn), &pen, at, dice);
     }
@@ -169,12 +147,7 @@ impl Ladder {
         let margin = 4;
         let left = (self.left + first * self.pitch).saturating_sub(margin);
         let width = (last - first) * self.pitch + 2 * margin;
-        Region::at(
-            left,
-            self.top + TAIL_PX + level * self.level,
-            width,
-            self.level,
-        )
+        Region::at(left, self.top + TAIL_PX + level * self.level, width, self.level)
     }
 }
 
@@ -185,25 +158,13 @@ fn rule(scene: &mut Scene, ladder: &Ladder, dice: &mut Dice) {
     let x = |line: usize| (ladder.left + line * ladder.pitch - thick / 2) as i32;
     for line in 0..LINES {
         let height = (ladder.bottom() - ladder.top) as i32;
-        scene.shapes.push(Shape::bar(
-            x(line),
-            ladder.top as i32,
-            thick as i32,
-            height,
-            colour,
-        ));
+        scene.shapes.push(Shape::bar(x(line), ladder.top as i32, thick as i32, height, colour));
     }
     for (number, level) in ladder.rungs.iter().enumerate() {
         for line in (0..LINES - 1).filter(|&line| level[line]) {
             let middle = ladder.top + TAIL_PX + number * ladder.level + ladder.level / 2;
             let y = middle as i32 + dice.around(ladder.level / 5);
-            scene.shapes.push(Shape::bar(
-                x(line),
-                y,
-                (ladder.pitch + thick) as i32,
-                thick as i32,
-                colour,
-            ));
+            scene.shapes.push(Shape::bar(x(line), y, (ladder.pitch + thick) as i32, thick as i32, colour));
         }
     }
 }
@@ -238,25 +199,9 @@ pub(crate) fn ask(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question
     }
     let end = scene.marks[line];
     let answer = end.letter.to_string();
-    steps.push(step(
-        format!("The line ends at {answer}."),
-        answer.clone(),
-        end.region,
-    ));
+    steps.push(step(format!("The line ends at {answer}."), answer.clone(), end.region));
     let x = scene.reference(start);
-    let mut asked = question(
-        Task::Path,
-        0,
-        word(&WORDINGS, &[("x", &x)], dice),
-        answer,
-        steps,
-    );
-    asked.choices = Some(
-        scene
-            .marks
-            .iter()
-            .map(|mark| mark.letter.to_string())
-            .collect(),
-    );
+    let mut asked = question(Task::Path, 0, word(&WORDINGS, &[("x", &x)], dice), answer, steps);
+    asked.choices = Some(scene.marks.iter().map(|mark| mark.letter.to_string()).collect());
     Some(asked)
 }

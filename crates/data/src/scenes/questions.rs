@@ -16,12 +16,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    pub(crate) const ALL: [Direction; 4] = [
-        Direction::Left,
-        Direction::Right,
-        Direction::Above,
-        Direction::Below,
-    ];
+    pub(crate) const ALL: [Direction; 4] = [Direction::Left, Direction::Right, Direction::Above, Direction::Below];
 
     /// As in "the object ... the dog".
     pub(crate) fn phrase(self) -> &'static str {
@@ -63,46 +58,23 @@ pub(crate) fn ask(task: Task, scene: &Scene, want: Want, dice: &mut Dice) -> Opt
 }
 
 /// A question from its parts; `looks` follows from the steps.
-pub(crate) fn question(
-    task: Task,
-    template: usize,
-    text: String,
-    answer: String,
-    steps: Vec<Step>,
-) -> Question {
-    Question {
-        task,
-        text,
-        answer,
-        choices: None,
-        looks: steps.len(),
-        steps,
-        template,
-    }
+pub(crate) fn question(task: Task, template: usize, text: String, answer: String, steps: Vec<Step>) -> Question {
+    Question { task, text, answer, choices: None, looks: steps.len(), steps, template }
 }
 
 /// One wording, its `{key}`s filled in.
 pub(crate) fn word(wordings: &[&str], values: &[(&str, &str)], dice: &mut Dice) -> String {
-    dice.pick(wordings)
-        .map_or_else(String::new, |wording| fill(wording, values))
+    dice.pick(wordings).map_or_else(String::new, |wording| fill(wording, values))
 }
 
 /// A step from its parts.
 pub(crate) fn step(says: String, reads: impl Into<String>, region: Region) -> Step {
-    Step {
-        says,
-        reads: reads.into(),
-        region,
-    }
+    Step { says, reads: reads.into(), region }
 }
 
 fn find(scene: &Scene, object: usize) -> Step {
     let name = scene.objects[object].name;
-    step(
-        format!("Find {}.", scene.reference(object)),
-        name,
-        scene.objects[object].body,
-    )
+    step(format!("Find {}.", scene.reference(object)), name, scene.objects[object].body)
 }
 
 fn read(scene: &Scene, dice: &mut Dice) -> Option<Question> {
@@ -119,13 +91,7 @@ fn read(scene: &Scene, dice: &mut Dice) -> Option<Question> {
     let tag = scene.objects[object].tag_text();
     let says = format!("Under {x} it says {tag}.");
     let steps = vec![step(says, tag.clone(), scene.objects[object].tag)];
-    Some(question(
-        Task::Read,
-        0,
-        word(&WORDINGS, &[("x", &x)], dice),
-        tag,
-        steps,
-    ))
+    Some(question(Task::Read, 0, word(&WORDINGS, &[("x", &x)], dice), tag, steps))
 }
 
 fn locate(scene: &Scene, dice: &mut Dice) -> Option<Question> {
@@ -146,13 +112,7 @@ fn locate(scene: &Scene, dice: &mut Dice) -> Option<Question> {
     let says = format!("The object {d} it is the {}.", found.name);
     let steps = vec![find(scene, object), step(says, found.name, found.body)];
     let text = word(&WORDINGS, &[("d", d), ("x", &x)], dice);
-    Some(question(
-        Task::Locate,
-        direction as usize,
-        text,
-        found.name.to_owned(),
-        steps,
-    ))
+    Some(question(Task::Locate, direction as usize, text, found.name.to_owned(), steps))
 }
 
 fn times(moves: usize, dice: &mut Dice) -> String {
@@ -165,9 +125,7 @@ fn times(moves: usize, dice: &mut Dice) -> String {
 
 /// A number below ten as a digit or as a word.
 pub(crate) fn number(value: usize, dice: &mut Dice) -> String {
-    const WORDS: [&str; 10] = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
-    ];
+    const WORDS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
     match (WORDS.get(value), dice.below(2)) {
         (Some(word), 0) => (*word).to_owned(),
         _ => value.to_string(),
@@ -176,10 +134,7 @@ pub(crate) fn number(value: usize, dice: &mut Dice) -> String {
 
 /// The object standing in the place that a letter names.
 pub(crate) fn at_place(scene: &Scene, letter: char) -> Option<usize> {
-    scene
-        .objects
-        .iter()
-        .position(|object| scene.place_letter(object.slot) == letter)
+    scene.objects.iter().position(|object| scene.place_letter(object.slot) == letter)
 }
 
 fn hop(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question> {
@@ -193,11 +148,7 @@ fn hop(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question> {
     ];
     let fewest = want.moves.0.max(want.min_looks.saturating_sub(1));
     // One move fewer than there are objects is the last that does not come back to the start.
-    let most = want
-        .moves
-        .1
-        .min(want.max_looks.saturating_sub(1))
-        .min(scene.objects.len() - 1);
+    let most = want.moves.1.min(want.max_looks.saturating_sub(1)).min(scene.objects.len() - 1);
     if fewest > most {
         return None;
     }
@@ -206,35 +157,17 @@ fn hop(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question> {
     let (mut here, mut steps) = (start, Vec::with_capacity(moves + 1));
     for _ in 0..moves {
         let object = &scene.objects[here];
-        let says = format!(
-            "The {} says {}: go to place {}.",
-            object.name,
-            object.tag_text(),
-            object.letter
-        );
+        let says = format!("The {} says {}: go to place {}.", object.name, object.tag_text(), object.letter);
         steps.push(step(says, object.tag_text(), object.tag));
         here = at_place(scene, object.letter)?;
     }
     let end = &scene.objects[here];
     let place = scene.place_letter(end.slot);
-    steps.push(step(
-        format!("At place {place} is the {}.", end.name),
-        end.name,
-        end.body,
-    ));
+    steps.push(step(format!("At place {place} is the {}.", end.name), end.name, end.body));
     let (x, how_often) = (scene.reference(start), times(moves, dice));
-    let moves_text = format!(
-        "{} move{}",
-        number(moves, dice),
-        if moves == 1 { "" } else { "s" }
-    );
+    let moves_text = format!("{} move{}", number(moves, dice), if moves == 1 { "" } else { "s" });
     let last = super::letter(scene.rows * scene.cols - 1).to_string();
-    let values = [
-        ("x", x.as_str()),
-        ("moves", &moves_text),
-        ("times", &how_often),
-        ("last", &last),
-    ];
+    let values = [("x", x.as_str()), ("moves", &moves_text), ("times", &how_often), ("last", &last)];
     let text = word(&WORDINGS, &values, dice);
     Some(question(Task::Hop, moves, text, end.name.to_owned(), steps))
 }
@@ -248,9 +181,7 @@ fn compare(scene: &Scene, dice: &mut Dice) -> Option<Question> {
         "Which number is {more}, that of {x} or that of {y}?",
     ];
     let objects = &scene.objects;
-    let differ = |a: usize, b: usize| {
-        objects[a].kind != objects[b].kind && objects[a].digit != objects[b].digit
-    };
+    let differ = |a: usize, b: usize| objects[a].kind != objects[b].kind && objects[a].digit != objects[b].digit;
     let pairs: Vec<(usize, usize)> = (0..objects.len())
         .flat_map(|a| (0..objects.len()).map(move |b| (a, b)))
         .filter(|&(a, b)| differ(a, b))
@@ -258,35 +189,21 @@ fn compare(scene: &Scene, dice: &mut Dice) -> Option<Question> {
     let &(first, second) = dice.pick(&pairs)?;
     let larger = dice.percent(50);
     let more = if larger { "larger" } else { "smaller" };
-    let winner = if (objects[first].digit > objects[second].digit) == larger {
-        first
-    } else {
-        second
-    };
+    let winner = if (objects[first].digit > objects[second].digit) == larger { first } else { second };
     let answer = objects[winner].name.to_owned();
     let (x, y) = (scene.reference(first), scene.reference(second));
     let tags = [objects[first].tag_text(), objects[second].tag_text()];
     let steps = vec![
+        step(format!("Under {x} it says {}.", tags[0]), tags[0].clone(), objects[first].tag),
         step(
-            format!("Under {x} it says {}.", tags[0]),
-            tags[0].clone(),
-            objects[first].tag,
-        ),
-        step(
-            format!(
-                "Under {y} it says {}, so the {more} number is under the {answer}.",
-                tags[1]
-            ),
+            format!("Under {y} it says {}, so the {more} number is under the {answer}.", tags[1]),
             tags[1].clone(),
             objects[second].tag,
         ),
     ];
     let text = word(&WORDINGS, &[("more", more), ("x", &x), ("y", &y)], dice);
     let mut asked = question(Task::Compare, usize::from(!larger), text, answer, steps);
-    asked.choices = Some(vec![
-        objects[first].name.to_owned(),
-        objects[second].name.to_owned(),
-    ]);
+    asked.choices = Some(vec![objects[first].name.to_owned(), objects[second].name.to_owned()]);
     Some(asked)
 }
 
@@ -299,11 +216,8 @@ fn counted(scene: &Scene, want: Want, dice: &mut Dice) -> Option<(Category, Prop
     let fits = |focus: &&Focus| (want.min_looks..=want.max_looks).contains(&focus.members);
     let fitting: Vec<&Focus> = focuses.iter().filter(fits).collect();
     let focus = *dice.pick(&fitting)?;
-    let property = if want.shared && dice.percent(40) {
-        Property::ALL[dice.below(Property::ALL.len())]
-    } else {
-        focus.property
-    };
+    let property =
+        if want.shared && dice.percent(40) { Property::ALL[dice.below(Property::ALL.len())] } else { focus.property };
     Some((focus.category, property))
 }
 
@@ -316,40 +230,24 @@ fn count(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question> {
         "What is the count of {c} with {p}?",
     ];
     let (category, property) = counted(scene, want, dice)?;
-    let mut members: Vec<usize> = (0..scene.objects.len())
-        .filter(|&object| Category::of(scene.objects[object].kind) == category)
-        .collect();
+    let mut members: Vec<usize> =
+        (0..scene.objects.len()).filter(|&object| Category::of(scene.objects[object].kind) == category).collect();
     members.sort_by_key(|&object| scene.objects[object].slot);
-    let total = members
-        .iter()
-        .filter(|&&object| property.holds(scene.objects[object].digit))
-        .count();
+    let total = members.iter().filter(|&&object| property.holds(scene.objects[object].digit)).count();
     if members.len() > MOST_MEMBERS || total > MOST_COUNTED {
         return None;
     }
     let steps = members.iter().map(|&object| {
         let this = &scene.objects[object];
-        let verdict = if property.holds(this.digit) {
-            "yes"
-        } else {
-            "no"
-        };
-        let says = format!(
-            "Under {} it says {}: {verdict}.",
-            scene.reference(object),
-            this.tag_text()
-        );
+        let verdict = if property.holds(this.digit) { "yes" } else { "no" };
+        let says = format!("Under {} it says {}: {verdict}.", scene.reference(object), this.tag_text());
         step(says, format!("{} {verdict}", this.tag_text()), this.tag)
     });
     let mut steps: Vec<Step> = steps.collect();
     if let Some(last) = steps.last_mut() {
         last.says.push_str(&format!(" That makes {total}."));
     }
-    let text = word(
-        &WORDINGS,
-        &[("c", category.plural()), ("p", property.phrase())],
-        dice,
-    );
+    let text = word(&WORDINGS, &[("c", category.plural()), ("p", property.phrase())], dice);
     let template = category as usize * Property::ALL.len() + property as usize;
     let mut asked = question(Task::Count, template, text, total.to_string(), steps);
     asked.choices = Some((0..=MOST_COUNTED).map(|value| value.to_string()).collect());
@@ -370,20 +268,14 @@ fn routes(scene: &Scene, relations: usize) -> Vec<Route> {
                 continue;
             };
             if relations == 1 {
-                found.push(Route {
-                    directions: vec![first],
-                    objects: vec![start, middle],
-                });
+                found.push(Route { directions: vec![first], objects: vec![start, middle] });
                 continue;
             }
             for second in Direction::ALL {
                 match neighbour(scene, middle, second) {
                     Some(end) if end != start => {
                         let (directions, objects) = (vec![first, second], vec![start, middle, end]);
-                        found.push(Route {
-                            directions,
-                            objects,
-                        });
+                        found.push(Route { directions, objects });
                     }
                     _ => {}
                 }
@@ -435,9 +327,6 @@ fn relate(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question> {
         None => (&NEAR, ""),
     };
     let text = word(wordings, &[("d1", d1), ("d2", d2), ("x", &x)], dice);
-    let template = route
-        .directions
-        .iter()
-        .fold(0, |code, direction| code * 5 + 1 + *direction as usize);
+    let template = route.directions.iter().fold(0, |code, direction| code * 5 + 1 + *direction as usize);
     Some(question(Task::Relate, template, text, tag, steps))
 }

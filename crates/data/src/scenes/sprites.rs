@@ -53,10 +53,7 @@ struct IconFile {
 
 impl Sprites {
     /// Rasterises every kind at every size, in parallel.
-    #[expect(
-        clippy::expect_used,
-        reason = "the icons are part of this program and a test draws them all"
-    )]
+    #[expect(clippy::expect_used, reason = "the icons are part of this program and a test draws them all")]
     pub(crate) fn rasterise(artist: Artist) -> Sprites {
         let text = match artist {
             Artist::Noto => NOTO,
@@ -72,14 +69,12 @@ impl Sprites {
                     "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" \
                      viewBox=\"0 0 {view} {view}\" width=\"{view}\" height=\"{view}\">{body}</svg>"
                 );
-                let tree = usvg::Tree::from_str(&svg, &usvg::Options::default())
-                    .expect("committed icons are valid SVG");
+                let tree =
+                    usvg::Tree::from_str(&svg, &usvg::Options::default()).expect("committed icons are valid SVG");
                 SIDES_PX.iter().map(|&side| Sprite::draw(&tree, view, side)).collect()
             })
             .collect();
-        Sprites {
-            sprites: kinds.into_iter().flatten().collect(),
-        }
+        Sprites { sprites: kinds.into_iter().flatten().collect() }
     }
 
     /// The picture of `kind` at the size `SIDES_PX[size]`.
@@ -92,14 +87,8 @@ impl Sprite {
     fn draw(tree: &usvg::Tree, view: u32, side: usize) -> Sprite {
         let mut rgba = vec![0; side * side * 4];
         let scale = side as f32 / view as f32;
-        if let Some(mut pixmap) =
-            tiny_skia::PixmapMut::from_bytes(&mut rgba, side as u32, side as u32)
-        {
-            resvg::render(
-                tree,
-                tiny_skia::Transform::from_scale(scale, scale),
-                &mut pixmap,
-            );
+        if let Some(mut pixmap) = tiny_skia::PixmapMut::from_bytes(&mut rgba, side as u32, side as u32) {
+            resvg::render(tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap);
         }
         Sprite { side, rgba }
     }
@@ -132,10 +121,7 @@ const CHARACTERS: usize = 95;
 
 impl Glyphs {
     /// Rasterises them all.
-    #[expect(
-        clippy::expect_used,
-        reason = "the fonts are part of this program and a test draws them all"
-    )]
+    #[expect(clippy::expect_used, reason = "the fonts are part of this program and a test draws them all")]
     pub(crate) fn rasterise() -> Glyphs {
         let mut glyphs = Vec::with_capacity(FONTS * CAPS_PX.len() * CHARACTERS);
         for file in FONT_FILES {
@@ -143,11 +129,7 @@ impl Glyphs {
             for cap_px in CAPS_PX {
                 let scale = scale_for_cap(&font, cap_px);
                 for offset in 0..CHARACTERS as u8 {
-                    glyphs.push(rasterise_glyph(
-                        &font,
-                        scale,
-                        (FIRST as u8 + offset) as char,
-                    ));
+                    glyphs.push(rasterise_glyph(&font, scale, (FIRST as u8 + offset) as char));
                 }
             }
         }
@@ -157,11 +139,7 @@ impl Glyphs {
     /// The character in `font` at the height `CAPS_PX[cap]`; a character outside printable ASCII looks like `?`.
     pub(crate) fn get(&self, font: usize, cap: usize, character: char) -> &Glyph {
         let offset = (character as usize).wrapping_sub(FIRST as usize);
-        let offset = if offset < CHARACTERS {
-            offset
-        } else {
-            '?' as usize - FIRST as usize
-        };
+        let offset = if offset < CHARACTERS { offset } else { '?' as usize - FIRST as usize };
         &self.glyphs[(font * CAPS_PX.len() + cap) * CHARACTERS + offset]
     }
 }
@@ -169,12 +147,10 @@ impl Glyphs {
 /// The scale at which a capital H is exactly `cap_px` high, so that its edges fall on pixel edges.
 fn scale_for_cap(font: &FontRef<'_>, cap_px: usize) -> PxScale {
     let trial = 1000.0;
-    let height = font
-        .outline(font.glyph_id('H'))
-        .map_or(0.729 * trial, |outline| {
-            let per_unit = trial / font.height_unscaled();
-            (outline.bounds.max.y - outline.bounds.min.y).abs() * per_unit
-        });
+    let height = font.outline(font.glyph_id('H')).map_or(0.729 * trial, |outline| {
+        let per_unit = trial / font.height_unscaled();
+        (outline.bounds.max.y - outline.bounds.min.y).abs() * per_unit
+    });
     // A hair less, so that rounding never adds a row with a trace of ink.
     PxScale::from(trial * (cap_px as f32 - 0.01) / height)
 }
@@ -182,20 +158,9 @@ fn scale_for_cap(font: &FontRef<'_>, cap_px: usize) -> PxScale {
 fn rasterise_glyph(font: &FontRef<'_>, scale: PxScale, character: char) -> Glyph {
     let id = font.glyph_id(character);
     let advance = (font.h_advance_unscaled(id) * scale.x / font.height_unscaled() + 0.5) as i32;
-    let placed = FontGlyph {
-        id,
-        scale,
-        position: point(0.0, 0.0),
-    };
+    let placed = FontGlyph { id, scale, position: point(0.0, 0.0) };
     let Some(outlined) = font.outline_glyph(placed) else {
-        return Glyph {
-            left: 0,
-            top: 0,
-            width: 0,
-            height: 0,
-            advance,
-            ink: Vec::new(),
-        };
+        return Glyph { left: 0, top: 0, width: 0, height: 0, advance, ink: Vec::new() };
     };
     let bounds = outlined.px_bounds();
     let (width, height) = (bounds.width() as usize, bounds.height() as usize);
@@ -205,14 +170,7 @@ fn rasterise_glyph(font: &FontRef<'_>, scale: PxScale, character: char) -> Glyph
             *pixel = (coverage.clamp(0.0, 1.0) * 255.0 + 0.5) as u8;
         }
     });
-    Glyph {
-        left: bounds.min.x as i32,
-        top: bounds.min.y as i32,
-        width,
-        height,
-        advance,
-        ink,
-    }
+    Glyph { left: bounds.min.x as i32, top: bounds.min.y as i32, width, height, advance, ink }
 }
 
 /// The ink of a line of text relative to the start of its baseline.
@@ -226,8 +184,7 @@ pub(crate) struct Extent {
 impl Glyphs {
     /// Where the ink of `content` is when the pen starts at the origin.
     pub(crate) fn extent(&self, font: usize, cap: usize, content: &str, spacing: i32) -> Extent {
-        let (mut pen, mut left, mut top, mut right, mut bottom) =
-            (0, i32::MAX, i32::MAX, 0, i32::MIN);
+        let (mut pen, mut left, mut top, mut right, mut bottom) = (0, i32::MAX, i32::MAX, 0, i32::MIN);
         for character in content.chars() {
             let glyph = self.get(font, cap, character);
             if glyph.width > 0 {
@@ -239,19 +196,9 @@ impl Glyphs {
             pen += glyph.advance + spacing;
         }
         if left > right {
-            return Extent {
-                left: 0,
-                top: 0,
-                width: 0,
-                height: 0,
-            };
+            return Extent { left: 0, top: 0, width: 0, height: 0 };
         }
-        Extent {
-            left,
-            top,
-            width: (right - left) as usize,
-            height: (bottom - top) as usize,
-        }
+        Extent { left, top, width: (right - left) as usize, height: (bottom - top) as usize }
     }
 }
 
@@ -267,10 +214,7 @@ mod tests {
             for (kind, name) in NAMES.iter().enumerate() {
                 let rgba = &sprites.get(kind, large).rgba;
                 let inked = rgba.chunks_exact(4).filter(|pixel| pixel[3] > 128).count();
-                assert!(
-                    inked > rgba.len() / 4 / 8,
-                    "{artist:?} {name} is almost empty"
-                );
+                assert!(inked > rgba.len() / 4 / 8, "{artist:?} {name} is almost empty");
                 for (other, twin) in NAMES.iter().enumerate().take(kind) {
                     assert_ne!(rgba, &sprites.get(other, large).rgba, "{name} is {twin}");
                 }

@@ -46,16 +46,8 @@ fn ground(width: usize, height: usize, dice: &mut Dice) -> Ground {
     let base = [0; 3].map(|_| (light as i32 + dice.around(14)).clamp(185, 252) as u8);
     let rise = |dice: &mut Dice, span: usize| dice.around(14) * 65_536 / span as i32;
     let slope = [rise(dice, width), rise(dice, height)];
-    let shapes = (0..dice.between(2, 6))
-        .map(|_| faint(width, height, base, dice))
-        .collect();
-    Ground {
-        base,
-        slope,
-        grain: dice.between(0, 5) as u32,
-        grain_seed: dice.bits(),
-        shapes,
-    }
+    let shapes = (0..dice.between(2, 6)).map(|_| faint(width, height, base, dice)).collect();
+    Ground { base, slope, grain: dice.between(0, 5) as u32, grain_seed: dice.bits(), shapes }
 }
 
 /// A shape that is there to be ignored.
@@ -97,11 +89,7 @@ struct TagStyle {
 impl TagStyle {
     /// Between the ink and the edge of the plate.
     fn pad(&self) -> usize {
-        if self.plate.is_some() {
-            PLATE_PAD_PX
-        } else {
-            0
-        }
+        if self.plate.is_some() { PLATE_PAD_PX } else { 0 }
     }
 }
 
@@ -115,47 +103,23 @@ fn tag_style(dice: &mut Dice) -> TagStyle {
         2 => (ink, Some(paper), true),
         _ => (paper, Some(ink), false),
     };
-    TagStyle {
-        font,
-        cap,
-        colour,
-        plate,
-        dark_ink,
-        spacing,
-    }
+    TagStyle { font, cap, colour, plate, dark_ink, spacing }
 }
 
 /// Stains under a text. Without them the mean brightness of a few coarse cells tells which letter is there;
 /// with them a letter is told by its strokes alone, that is, by looking closely.
-fn stain(
-    scene: &mut Scene,
-    at: (i32, i32, i32, i32),
-    bounds: (i32, i32),
-    dark_ink: bool,
-    dice: &mut Dice,
-) {
+fn stain(scene: &mut Scene, at: (i32, i32, i32, i32), bounds: (i32, i32), dark_ink: bool, dice: &mut Dice) {
     let (left, top, width, height) = at;
     let colour = if dark_ink { [20; 3] } else { [235; 3] };
     for _ in 0..dice.between(STAINS.0, STAINS.1) {
         let (wide, high) = (dice.between(4, 14) as i32, dice.between(4, 14) as i32);
         let x = left - 3 + dice.below((width + 6) as usize) as i32 - wide / 2;
         let y = top + dice.below(height as usize) as i32 - high / 2;
-        let (first, last) = (
-            (left - 3).max(bounds.0).max(x),
-            (left + width + 3).min(bounds.1).min(x + wide),
-        );
+        let (first, last) = ((left - 3).max(bounds.0).max(x), (left + width + 3).min(bounds.1).min(x + wide));
         let (upper, lower) = (y.max(top - 2), (y + high).min(top + height + 1));
         let alpha = dice.between(STAIN_ALPHA.0, STAIN_ALPHA.1) as u32;
         let (width, height) = (last - first, lower - upper);
-        scene.stains.push(Shape {
-            round: dice.percent(70),
-            left: first,
-            top: upper,
-            width,
-            height,
-            colour,
-            alpha,
-        });
+        scene.stains.push(Shape { round: dice.percent(70), left: first, top: upper, width, height, colour, alpha });
     }
 }
 
@@ -184,14 +148,7 @@ pub(crate) fn put(scene: &mut Scene, glyphs: &Glyphs, item: &Item, dice: &mut Di
     let plate_left = centred.clamp(first as i32, last as i32) as usize;
     let plate_top = top + side + gap;
     let bounds = (slot.0 as i32, (slot.0 + slot.2) as i32);
-    let (plate, tag) = write_tag(
-        scene,
-        glyphs,
-        (&style, &content),
-        (plate_left, plate_top),
-        bounds,
-        dice,
-    );
+    let (plate, tag) = write_tag(scene, glyphs, (&style, &content), (plate_left, plate_top), bounds, dice);
     scene.looks.push(Look { size, plate });
     scene.objects.push(Object {
         kind: item.kind,
@@ -220,9 +177,7 @@ fn write_tag(
     let pad = style.pad();
     let (left, top) = (at.0 as i32, at.1 as i32);
     let (width, height) = ((ink.width + 2 * pad) as i32, (ink.height + 2 * pad) as i32);
-    let plate = style
-        .plate
-        .map(|colour| Shape::bar(left, top, width, height, colour));
+    let plate = style.plate.map(|colour| Shape::bar(left, top, width, height, colour));
     scene.texts.push(Text {
         content: content.to_owned(),
         font: style.font,
@@ -232,17 +187,8 @@ fn write_tag(
         colour: style.colour,
         spacing: style.spacing,
     });
-    stain(
-        scene,
-        (left, top, width, height),
-        bounds,
-        style.dark_ink,
-        dice,
-    );
-    (
-        plate,
-        Region::at(at.0 + pad, at.1 + pad, ink.width, ink.height),
-    )
+    stain(scene, (left, top, width, height), bounds, style.dark_ink, dice);
+    (plate, Region::at(at.0 + pad, at.1 + pad, ink.width, ink.height))
 }
 
 /// Puts a tag that belongs to nothing somewhere inside a box of left, top, width, height.
@@ -257,17 +203,12 @@ pub(crate) fn put_lone_tag(
     let content = format!("{}{}", tag.0, tag.1);
     let ink = glyphs.extent(style.font, style.cap, &content, style.spacing);
     let free = |room: usize, size: usize| room.saturating_sub(size + 2 * style.pad());
-    let at = (
-        within.0 + dice.below(free(within.2, ink.width) + 1),
-        within.1 + dice.below(free(within.3, ink.height) + 1),
-    );
+    let at =
+        (within.0 + dice.below(free(within.2, ink.width) + 1), within.1 + dice.below(free(within.3, ink.height) + 1));
     let bounds = (within.0 as i32, (within.0 + within.2) as i32);
     let (plate, region) = write_tag(scene, glyphs, (&style, &content), at, bounds, dice);
     scene.shapes.extend(plate);
-    scene.looks.push(Look {
-        size: 0,
-        plate: None,
-    });
+    scene.looks.push(Look { size: 0, plate: None });
     scene.objects.push(Object {
         kind: 0,
         name: "",
@@ -282,13 +223,7 @@ pub(crate) fn put_lone_tag(
 }
 
 /// Puts an object without tag or frame where `left` and `top` say.
-pub(crate) fn put_bare(
-    scene: &mut Scene,
-    kind: usize,
-    size: usize,
-    slot: (usize, usize),
-    at: (usize, usize),
-) {
+pub(crate) fn put_bare(scene: &mut Scene, kind: usize, size: usize, slot: (usize, usize), at: (usize, usize)) {
     scene.looks.push(Look { size, plate: None });
     scene.objects.push(Object {
         kind,
@@ -321,12 +256,7 @@ pub(crate) fn put_mark(
 ) {
     let ink = glyphs.extent(pen.font, pen.cap, &letter.to_string(), 0);
     let left = at.0 - ink.width / 2;
-    let paper = (
-        left as i32,
-        at.1 as i32,
-        ink.width as i32,
-        ink.height as i32,
-    );
+    let paper = (left as i32, at.1 as i32, ink.width as i32, ink.height as i32);
     stain(scene, paper, (0, scene.width as i32), true, dice);
     scene.texts.push(Text {
         content: letter.to_string(),
@@ -337,28 +267,17 @@ pub(crate) fn put_mark(
         colour: pen.colour,
         spacing: 0,
     });
-    scene.marks.push(Mark {
-        letter,
-        region: Region::at(left, at.1, ink.width, ink.height),
-    });
+    scene.marks.push(Mark { letter, region: Region::at(left, at.1, ink.width, ink.height) });
 }
 
 /// Left, top, width and height of a place.
 pub(crate) fn slot_region(scene: &Scene, slot: (usize, usize)) -> (usize, usize, usize, usize) {
-    let (left, right) = (
-        slot.1 * scene.width / scene.cols,
-        (slot.1 + 1) * scene.width / scene.cols,
-    );
-    let (top, bottom) = (
-        slot.0 * scene.height / scene.rows,
-        (slot.0 + 1) * scene.height / scene.rows,
-    );
+    let (left, right) = (slot.1 * scene.width / scene.cols, (slot.1 + 1) * scene.width / scene.cols);
+    let (top, bottom) = (slot.0 * scene.height / scene.rows, (slot.0 + 1) * scene.height / scene.rows);
     (left, top, right - left, bottom - top)
 }
 
 /// Every place, row by row.
 pub(crate) fn slots(scene: &Scene) -> Vec<(usize, usize)> {
-    (0..scene.rows * scene.cols)
-        .map(|number| (number / scene.cols, number % scene.cols))
-        .collect()
+    (0..scene.rows * scene.cols).map(|number| (number / scene.cols, number % scene.cols)).collect()
 }

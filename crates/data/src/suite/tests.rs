@@ -26,11 +26,9 @@ fn possible_answers(task: Task) -> usize {
 /// What a blind answerer can commit to: the word or, where the text names the candidates, which of them.
 fn blind_answer(question: &Question) -> String {
     match (&question.choices, question.task) {
-        (Some(choices), Task::Compare) => choices
-            .iter()
-            .position(|choice| *choice == question.answer)
-            .unwrap()
-            .to_string(),
+        (Some(choices), Task::Compare) => {
+            choices.iter().position(|choice| *choice == question.answer).unwrap().to_string()
+        }
         _ => question.answer.clone(),
     }
 }
@@ -42,18 +40,11 @@ fn a_blind_answerer_stays_within_two_points_of_chance() {
         let mut seen: BTreeMap<usize, BTreeMap<String, usize>> = BTreeMap::new();
         for index in 0..SAMPLES / 2 {
             let question = suite.question(Split::Iid, task, index);
-            *seen
-                .entry(question.template)
-                .or_default()
-                .entry(blind_answer(&question))
-                .or_default() += 1;
+            *seen.entry(question.template).or_default().entry(blind_answer(&question)).or_default() += 1;
         }
         let best = |template: usize| {
             let counts = seen.get(&template)?;
-            counts
-                .iter()
-                .max_by_key(|(_, count)| **count)
-                .map(|(answer, _)| answer.clone())
+            counts.iter().max_by_key(|(_, count)| **count).map(|(answer, _)| answer.clone())
         };
         let right = (SAMPLES / 2..SAMPLES)
             .map(|index| suite.question(Split::Iid, task, index))
@@ -61,15 +52,8 @@ fn a_blind_answerer_stays_within_two_points_of_chance() {
             .count();
         let accuracy = right as f64 / (SAMPLES / 2) as f64;
         let chance = 1.0 / possible_answers(task) as f64;
-        println!(
-            "{task}: blind {:.1} %, chance {:.1} %",
-            accuracy * 100.0,
-            chance * 100.0
-        );
-        assert!(
-            (accuracy - chance).abs() < 0.02,
-            "{task}: blind {accuracy:.3}, chance {chance:.3}"
-        );
+        println!("{task}: blind {:.1} %, chance {:.1} %", accuracy * 100.0, chance * 100.0);
+        assert!((accuracy - chance).abs() < 0.02, "{task}: blind {accuracy:.3}, chance {chance:.3}");
     }
 }
 
@@ -100,45 +84,24 @@ impl Solver<'_> {
     /// Row and column from pixels alone.
     fn place(&self, object: usize) -> (usize, usize) {
         let body = self.objects[object].body;
-        let (x, y) = (
-            (body.left + body.right) / 2.0,
-            (body.top + body.bottom) / 2.0,
-        );
-        let (width, height) = (
-            self.width as f32 / self.cols as f32,
-            self.height as f32 / self.rows as f32,
-        );
+        let (x, y) = ((body.left + body.right) / 2.0, (body.top + body.bottom) / 2.0);
+        let (width, height) = (self.width as f32 / self.cols as f32, self.height as f32 / self.rows as f32);
         ((y / height) as usize, (x / width) as usize)
     }
 
     /// Objects in the order in which the text mentions them.
     fn mentions(&self) -> Vec<usize> {
-        let words: Vec<&str> = self
-            .text
-            .split(|c: char| !c.is_ascii_alphabetic())
-            .filter(|w| !w.is_empty())
-            .collect();
+        let words: Vec<&str> = self.text.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| !w.is_empty()).collect();
         let mut found = Vec::new();
         for (at, word) in words.iter().enumerate() {
             let framed = at >= 2 && words[at - 1] == "framed";
             let the = at > 0 && words[at - if framed { 3 } else { 1 }] == "the";
             let fits = |object: &&crate::scenes::Object| {
-                object.name == *word
-                    && (!framed
-                        || object
-                            .frame
-                            .is_some_and(|frame| frame.name() == words[at - 2]))
+                object.name == *word && (!framed || object.frame.is_some_and(|frame| frame.name() == words[at - 2]))
             };
-            let matching: Vec<usize> = (0..self.objects.len())
-                .filter(|&object| fits(&&self.objects[object]))
-                .collect();
+            let matching: Vec<usize> = (0..self.objects.len()).filter(|&object| fits(&&self.objects[object])).collect();
             if the && !matching.is_empty() {
-                assert_eq!(
-                    matching.len(),
-                    1,
-                    "`{}` does not name one object",
-                    self.text
-                );
+                assert_eq!(matching.len(), 1, "`{}` does not name one object", self.text);
                 found.push(matching[0]);
             }
         }
@@ -147,12 +110,7 @@ impl Solver<'_> {
 
     fn directions(&self) -> Vec<(i32, i32)> {
         let mut found: Vec<(usize, (i32, i32))> = Vec::new();
-        for (phrase, step) in [
-            ("left of", (0, -1)),
-            ("right of", (0, 1)),
-            ("above", (-1, 0)),
-            ("below", (1, 0)),
-        ] {
+        for (phrase, step) in [("left of", (0, -1)), ("right of", (0, 1)), ("above", (-1, 0)), ("below", (1, 0))] {
             found.extend(self.text.match_indices(phrase).map(|(at, _)| (at, step)));
         }
         found.sort_unstable();
@@ -163,11 +121,7 @@ impl Solver<'_> {
         let (row, col) = self.place(object);
         let (mut row, mut col) = (row as i32 + step.0, col as i32 + step.1);
         loop {
-            assert!(
-                (0..self.rows as i32).contains(&row) && (0..self.cols as i32).contains(&col),
-                "{}",
-                self.text
-            );
+            assert!((0..self.rows as i32).contains(&row) && (0..self.cols as i32).contains(&col), "{}", self.text);
             let here = (row as usize, col as usize);
             if let Some(found) = (0..self.objects.len()).find(|&other| self.place(other) == here) {
                 return found;
@@ -182,9 +136,7 @@ impl Solver<'_> {
             directions.reverse();
         }
         let start = self.mentions()[0];
-        let end = directions
-            .into_iter()
-            .fold(start, |object, step| self.neighbour(object, step));
+        let end = directions.into_iter().fold(start, |object, step| self.neighbour(object, step));
         self.objects[end].tag_text()
     }
 
@@ -192,11 +144,7 @@ impl Solver<'_> {
         let words = ["once", "twice", "three", "four", "five", "six"];
         let mut moves = 0;
         for (number, word) in words.iter().enumerate() {
-            if self
-                .text
-                .split(|c: char| !c.is_ascii_alphanumeric())
-                .any(|part| part == *word)
-            {
+            if self.text.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == *word) {
                 moves = number + 1;
             }
         }
@@ -213,102 +161,52 @@ impl Solver<'_> {
         for _ in 0..moves {
             let number = self.objects[here].letter as usize - 'A' as usize;
             let place = (number / self.cols, number % self.cols);
-            here = (0..self.objects.len())
-                .find(|&object| self.place(object) == place)
-                .unwrap();
+            here = (0..self.objects.len()).find(|&object| self.place(object) == place).unwrap();
         }
         self.objects[here].name.to_owned()
     }
 
     fn compare(&self) -> String {
         let mentions = self.mentions();
-        let digits: Vec<u8> = mentions
-            .iter()
-            .map(|&object| self.objects[object].digit)
-            .collect();
-        assert!(
-            mentions.len() == 2 && digits[0] != digits[1],
-            "{}",
-            self.text
-        );
+        let digits: Vec<u8> = mentions.iter().map(|&object| self.objects[object].digit).collect();
+        assert!(mentions.len() == 2 && digits[0] != digits[1], "{}", self.text);
         let first = (digits[0] > digits[1]) == self.text.contains("larger");
         self.objects[mentions[usize::from(!first)]].name.to_owned()
     }
 
     fn count(&self) -> String {
-        let plurals = [
-            "animals",
-            "foods",
-            "vehicles",
-            "household items",
-            "natural things",
-            "toys",
-        ];
-        let category = plurals
-            .iter()
-            .position(|plural| self.text.contains(plural))
-            .unwrap();
+        let plurals = ["animals", "foods", "vehicles", "household items", "natural things", "toys"];
+        let category = plurals.iter().position(|plural| self.text.contains(plural)).unwrap();
         let fits = |digit: u8| match () {
             () if self.text.contains("even") => [0, 2, 4, 6, 8].contains(&digit),
             () if self.text.contains("odd") => [1, 3, 5, 7, 9].contains(&digit),
             () if self.text.contains("above 4") => digit >= 5,
             () => digit <= 4,
         };
-        let members = self
-            .objects
-            .iter()
-            .filter(|object| object.kind / 10 == category);
-        members
-            .filter(|object| fits(object.digit))
-            .count()
-            .to_string()
+        let members = self.objects.iter().filter(|object| object.kind / 10 == category);
+        members.filter(|object| fits(object.digit)).count().to_string()
     }
 
     fn odd(&self) -> String {
-        let tags: Vec<String> = self
-            .objects
-            .iter()
-            .map(|object| object.tag_text())
-            .collect();
-        let alone: Vec<usize> = (0..tags.len())
-            .filter(|&object| tags.iter().filter(|tag| **tag == tags[object]).count() == 1)
-            .collect();
+        let tags: Vec<String> = self.objects.iter().map(|object| object.tag_text()).collect();
+        let alone: Vec<usize> =
+            (0..tags.len()).filter(|&object| tags.iter().filter(|tag| **tag == tags[object]).count() == 1).collect();
         assert_eq!(alone.len(), 1);
         let (row, col) = self.place(alone[0]);
-        (if self.text.contains("row") {
-            row + 1
-        } else {
-            col + 1
-        })
-        .to_string()
+        (if self.text.contains("row") { row + 1 } else { col + 1 }).to_string()
     }
 
     /// Goes down pixel row by pixel row, crossing wherever a bar leads away from the line.
     fn path(&self) -> String {
         let body = self.objects[self.mentions()[0]].body;
         let middle = ((body.left + body.right) / 2.0) as i32;
-        let lines: Vec<_> = self
-            .shapes
-            .iter()
-            .filter(|shape| shape.height > shape.width)
-            .collect();
-        let rungs: Vec<_> = self
-            .shapes
-            .iter()
-            .filter(|shape| shape.width > shape.height)
-            .collect();
-        let on = |x: i32| {
-            lines
-                .iter()
-                .position(|line| (line.left - 2..=line.left + 4).contains(&x))
-        };
+        let lines: Vec<_> = self.shapes.iter().filter(|shape| shape.height > shape.width).collect();
+        let rungs: Vec<_> = self.shapes.iter().filter(|shape| shape.width > shape.height).collect();
+        let on = |x: i32| lines.iter().position(|line| (line.left - 2..=line.left + 4).contains(&x));
         let mut line = on(middle).unwrap();
         for y in lines[0].top..lines[0].top + lines[0].height {
             for rung in rungs.iter().filter(|rung| rung.top == y) {
-                let (left, right) = (
-                    on(rung.left).unwrap(),
-                    on(rung.left + rung.width - 1).unwrap(),
-                );
+                let (left, right) = (on(rung.left).unwrap(), on(rung.left + rung.width - 1).unwrap());
                 line = if line == left {
                     right
                 } else if line == right {
@@ -319,9 +217,7 @@ impl Solver<'_> {
             }
         }
         let x = lines[line].left as f32;
-        let near = |mark: &&crate::scenes::Mark| {
-            ((mark.region.left + mark.region.right) / 2.0 - x).abs() < 6.0
-        };
+        let near = |mark: &&crate::scenes::Mark| ((mark.region.left + mark.region.right) / 2.0 - x).abs() < 6.0;
         self.marks.iter().find(near).unwrap().letter.to_string()
     }
 
@@ -336,16 +232,9 @@ impl Solver<'_> {
             bars.push((bar.height, mark.letter));
         }
         bars.sort_unstable();
-        assert!(
-            bars.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 8),
-            "bars too alike: {bars:?}"
-        );
+        assert!(bars.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 8), "bars too alike: {bars:?}");
         let second = usize::from(self.text.contains("second"));
-        let place = if self.text.contains("highest") {
-            bars.len() - 1 - second
-        } else {
-            second
-        };
+        let place = if self.text.contains("highest") { bars.len() - 1 - second } else { second };
         bars[place].1.to_string()
     }
 }
@@ -362,11 +251,7 @@ impl std::ops::Deref for Solver<'_> {
 fn each(mut check: impl FnMut(Split, &Scene, &Question)) {
     let suite = Suite::new();
     for split in Split::ALL {
-        let count = if split == Split::Iid {
-            SAMPLES
-        } else {
-            SAMPLES / 10
-        };
+        let count = if split == Split::Iid { SAMPLES } else { SAMPLES / 10 };
         for task in Task::ALL {
             for index in 0..count {
                 let (scene, question) = suite.describe(split, task, index);
@@ -379,21 +264,10 @@ fn each(mut check: impl FnMut(Split, &Scene, &Question)) {
 #[test]
 fn a_solver_that_reads_the_scene_is_always_right() {
     each(|_, scene, question| {
-        let solver = Solver {
-            scene,
-            text: &question.text,
-        };
-        assert_eq!(
-            solver.solve(question.task),
-            question.answer,
-            "{}",
-            question.text
-        );
+        let solver = Solver { scene, text: &question.text };
+        assert_eq!(solver.solve(question.task), question.answer, "{}", question.text);
         if let Some(choices) = &question.choices {
-            let right = choices
-                .iter()
-                .filter(|choice| **choice == question.answer)
-                .count();
+            let right = choices.iter().filter(|choice| **choice == question.answer).count();
             assert_eq!(right, 1, "{} {choices:?}", question.text);
         }
     });
@@ -403,40 +277,16 @@ fn a_solver_that_reads_the_scene_is_always_right() {
 fn concluded(question: &Question) -> String {
     let last = question.steps.last().unwrap();
     match question.task {
-        Task::Count => question
-            .steps
-            .iter()
-            .filter(|step| step.reads.ends_with("yes"))
-            .count()
-            .to_string(),
+        Task::Count => question.steps.iter().filter(|step| step.reads.ends_with("yes")).count().to_string(),
         Task::Compare => {
-            let digits: Vec<char> = question
-                .steps
-                .iter()
-                .filter_map(|step| step.reads.chars().last())
-                .collect();
+            let digits: Vec<char> = question.steps.iter().filter_map(|step| step.reads.chars().last()).collect();
             let first = (digits[0] > digits[1]) == (question.template == 0);
             question.choices.as_ref().unwrap()[usize::from(!first)].clone()
         }
         Task::Odd => {
-            let alone = |reads: &str| {
-                question
-                    .steps
-                    .iter()
-                    .filter(|step| step.reads == reads)
-                    .count()
-                    == 1
-            };
-            let odd = question
-                .steps
-                .iter()
-                .find(|step| alone(&step.reads))
-                .unwrap();
-            odd.says
-                .chars()
-                .find(char::is_ascii_digit)
-                .unwrap()
-                .to_string()
+            let alone = |reads: &str| question.steps.iter().filter(|step| step.reads == reads).count() == 1;
+            let odd = question.steps.iter().find(|step| alone(&step.reads)).unwrap();
+            odd.says.chars().find(char::is_ascii_digit).unwrap().to_string()
         }
         _ => last.reads.clone(),
     }
@@ -448,17 +298,11 @@ fn names_what_it_contains(scene: &Scene, step: &crate::sample::Step) -> bool {
         (object.name == reads && step.region.contains(&object.body))
             || (object.tagged && object.tag_text() == reads && step.region.contains(&object.tag))
     });
-    let in_marks = scene
-        .marks
-        .iter()
-        .any(|mark| mark.letter.to_string() == reads && step.region.contains(&mark.region));
-    let turns =
-        ["left", "right", "straight"].contains(&reads) && step.region.right > step.region.left;
+    let in_marks =
+        scene.marks.iter().any(|mark| mark.letter.to_string() == reads && step.region.contains(&mark.region));
+    let turns = ["left", "right", "straight"].contains(&reads) && step.region.right > step.region.left;
     let bars = ["first", "second", "third", "fourth", "fifth"].contains(&reads)
-        && scene
-            .marks
-            .iter()
-            .all(|mark| step.region.contains(&mark.region));
+        && scene.marks.iter().all(|mark| step.region.contains(&mark.region));
     in_objects || in_marks || turns || bars
 }
 
@@ -468,17 +312,10 @@ fn every_rationale_leads_to_the_answer_through_regions_that_contain_what_it_name
         let picture = Region::at(0, 0, scene.width, scene.height);
         assert_eq!(concluded(question), question.answer, "{question:?}");
         assert_eq!(question.looks, question.steps.len());
-        assert!(
-            looks(split, question.task).contains(&question.looks),
-            "{question:?}"
-        );
+        assert!(looks(split, question.task).contains(&question.looks), "{question:?}");
         for step in &question.steps {
             assert!(picture.contains(&step.region), "{step:?}");
-            assert!(
-                names_what_it_contains(scene, step),
-                "{step:?} of {}",
-                question.text
-            );
+            assert!(names_what_it_contains(scene, step), "{step:?} of {}", question.text);
         }
     });
 }
@@ -488,18 +325,10 @@ fn rung_regions_contain_the_rung_that_is_taken() {
     let suite = Suite::new();
     for index in 0..1_000 {
         let (scene, question) = suite.describe(Split::Iid, Task::Path, index);
-        for step in question
-            .steps
-            .iter()
-            .filter(|step| ["left", "right"].contains(&step.reads.as_str()))
-        {
+        for step in question.steps.iter().filter(|step| ["left", "right"].contains(&step.reads.as_str())) {
             let inside = |shape: &draw::Shape| {
-                let bar = Region::at(
-                    shape.left as usize,
-                    shape.top as usize,
-                    shape.width as usize,
-                    shape.height as usize,
-                );
+                let bar =
+                    Region::at(shape.left as usize, shape.top as usize, shape.width as usize, shape.height as usize);
                 shape.width > shape.height && step.region.contains(&bar)
             };
             assert!(scene.shapes.iter().any(inside), "{step:?}");
@@ -514,19 +343,8 @@ fn objects_touch_neither_each_other_nor_the_edge() {
         for (number, object) in scene.objects.iter().enumerate() {
             let extent = object.extent();
             assert!(picture.contains(&extent), "{object:?}");
-            assert!(
-                scene.objects[..number]
-                    .iter()
-                    .all(|other| !other.extent().overlaps(&extent)),
-                "{object:?}"
-            );
-            assert!(
-                scene
-                    .marks
-                    .iter()
-                    .all(|mark| !mark.region.overlaps(&extent)),
-                "{object:?}"
-            );
+            assert!(scene.objects[..number].iter().all(|other| !other.extent().overlaps(&extent)), "{object:?}");
+            assert!(scene.marks.iter().all(|mark| !mark.region.overlaps(&extent)), "{object:?}");
         }
     });
 }
@@ -535,17 +353,11 @@ fn objects_touch_neither_each_other_nor_the_edge() {
 fn splits_share_no_scene() {
     let suite = Suite::new();
     let mut seen: HashMap<String, Split> = HashMap::new();
-    for (split, task) in Split::ALL
-        .into_iter()
-        .flat_map(|split| Task::ALL.map(|task| (split, task)))
-    {
+    for (split, task) in Split::ALL.into_iter().flat_map(|split| Task::ALL.map(|task| (split, task))) {
         for index in 0..1_000 {
             let (scene, _) = suite.describe(split, task, index);
             let other = seen.insert(format!("{:?}{:?}", scene.objects, scene.marks), split);
-            assert!(
-                other.is_none_or(|other| other == split),
-                "{task} {index} is in {split} and {other:?}"
-            );
+            assert!(other.is_none_or(|other| other == split), "{task} {index} is in {split} and {other:?}");
         }
     }
 }
@@ -573,18 +385,12 @@ fn tag_patches(suite: &Suite, split: Split, count: u64, by: usize) -> Vec<(Vec<f
         for object in &scene.objects {
             let (left, top) = (object.tag.left as usize / by, object.tag.top as usize / by);
             let at = |cell: usize| {
-                (top + cell / columns).min(cells.len() / width - 1) * width
-                    + (left + cell % columns).min(width - 1)
+                (top + cell / columns).min(cells.len() / width - 1) * width + (left + cell % columns).min(width - 1)
             };
             let mut patch: Vec<f32> = (0..columns * rows).map(|cell| cells[at(cell)]).collect();
             let mean = patch.iter().sum::<f32>() / patch.len() as f32;
             patch.iter_mut().for_each(|value| *value -= mean);
-            let norm = patch
-                .iter()
-                .map(|value| value * value)
-                .sum::<f32>()
-                .sqrt()
-                .max(1e-6);
+            let norm = patch.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-6);
             patch.iter_mut().for_each(|value| *value /= norm);
             patches.push((patch, object.letter, object.digit));
         }
@@ -599,19 +405,9 @@ fn nearest_reader(suite: &Suite, by: usize) -> [f64; 3] {
     let mut right = [0; 3];
     for (patch, letter, digit) in &asked {
         let likeness = |other: &[f32]| patch.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();
-        let best = known
-            .iter()
-            .max_by(|a, b| likeness(&a.0).total_cmp(&likeness(&b.0)))
-            .unwrap();
-        let hits = [
-            best.1 == *letter,
-            best.2 == *digit,
-            best.1 == *letter && best.2 == *digit,
-        ];
-        right
-            .iter_mut()
-            .zip(hits)
-            .for_each(|(right, hit)| *right += usize::from(hit));
+        let best = known.iter().max_by(|a, b| likeness(&a.0).total_cmp(&likeness(&b.0))).unwrap();
+        let hits = [best.1 == *letter, best.2 == *digit, best.1 == *letter && best.2 == *digit];
+        right.iter_mut().zip(hits).for_each(|(right, hit)| *right += usize::from(hit));
     }
     right.map(|right| right as f64 / asked.len() as f64)
 }
@@ -621,14 +417,9 @@ fn tags_can_be_read_in_the_picture_but_not_at_an_eighth_of_its_size() {
     let suite = Suite::new();
     let [letter, digit, tag] = nearest_reader(&suite, 1);
     println!("full size: letter {letter:.3}, digit {digit:.3}, tag {tag:.3}");
-    assert!(
-        letter > 0.5,
-        "the reader of this test cannot read at all: {letter:.3}"
-    );
+    assert!(letter > 0.5, "the reader of this test cannot read at all: {letter:.3}");
     let [letter, digit, tag] = nearest_reader(&suite, 8);
-    println!(
-        "an eighth: letter {letter:.3}, digit {digit:.3}, tag {tag:.3}; chance 0.063, 0.100, 0.006"
-    );
+    println!("an eighth: letter {letter:.3}, digit {digit:.3}, tag {tag:.3}; chance 0.063, 0.100, 0.006");
     // A single character is still told a little better than by guessing; the two of a tag are not.
     assert!(letter < 0.0625 + 0.07 && digit < 0.1 + 0.07 && tag < 0.00625 + 0.02);
 }
@@ -637,11 +428,7 @@ fn fingerprint(sample: &Sample) -> String {
     let mut hash = Sha256::new();
     hash.update(&sample.picture.rgb);
     hash.update(serde_json::to_vec(&sample.question).unwrap());
-    hash.finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
@@ -660,10 +447,7 @@ fn a_sample_is_the_same_bytes_every_time_and_on_every_machine() {
         (Split::Hops, Task::Hop),
     ] {
         let sample = suite.sample(split, task, 7);
-        assert_eq!(
-            fingerprint(&sample),
-            fingerprint(&again.sample(split, task, 7))
-        );
+        assert_eq!(fingerprint(&sample), fingerprint(&again.sample(split, task, 7)));
         found.push(format!("{split} {task} {}", fingerprint(&sample)));
     }
     // A change here is a change of the suite: raise `VERSION`.
@@ -684,12 +468,7 @@ const PINNED: [&str; 9] = [
 
 fn recipe(tasks: &[Task], questions: usize, looks: (usize, usize)) -> GroupRecipe {
     let tasks = tasks.iter().map(|task| (*task, 1.0)).collect();
-    GroupRecipe {
-        tasks,
-        questions,
-        min_looks: looks.0,
-        max_looks: looks.1,
-    }
+    GroupRecipe { tasks, questions, min_looks: looks.0, max_looks: looks.1 }
 }
 
 #[test]
@@ -702,18 +481,8 @@ fn every_question_of_a_group_fits_the_recipe_and_its_scene() {
                 let (scene, questions) = suite.describe_group(split, index, &recipe);
                 assert_eq!(questions.len(), 8, "{split} {looks:?} {index}");
                 for question in questions {
-                    assert!(
-                        (looks.0..=looks.1).contains(&question.looks),
-                        "{question:?}"
-                    );
-                    assert_eq!(
-                        Solver {
-                            scene: &scene,
-                            text: &question.text
-                        }
-                        .solve(question.task),
-                        question.answer
-                    );
+                    assert!((looks.0..=looks.1).contains(&question.looks), "{question:?}");
+                    assert_eq!(Solver { scene: &scene, text: &question.text }.solve(question.task), question.answer);
                     assert_eq!(concluded(&question), question.answer);
                 }
             }
@@ -729,11 +498,7 @@ fn a_group_asks_every_task_of_its_recipe_and_mostly_different_questions() {
     for index in 0..300 {
         let group = suite.describe_group(Split::Train, index, &recipe).1;
         total += group.len();
-        texts += group
-            .iter()
-            .map(|question| question.text.as_str())
-            .collect::<HashSet<_>>()
-            .len();
+        texts += group.iter().map(|question| question.text.as_str()).collect::<HashSet<_>>().len();
         tasks.extend(group.iter().map(|question| question.task));
     }
     assert_eq!(tasks.len(), Task::ALL.len());
@@ -743,29 +508,16 @@ fn a_group_asks_every_task_of_its_recipe_and_mostly_different_questions() {
 #[test]
 fn a_group_is_the_same_every_time() {
     let (suite, recipe) = (Suite::new(), recipe(&[Task::Read, Task::Hop], 4, (1, 3)));
-    let (one, two) = (
-        suite.group(Split::Train, 5, &recipe),
-        suite.group(Split::Train, 5, &recipe),
-    );
-    assert!(
-        one.picture == two.picture && one.questions == two.questions && one.objects == two.objects
-    );
+    let (one, two) = (suite.group(Split::Train, 5, &recipe), suite.group(Split::Train, 5, &recipe));
+    assert!(one.picture == two.picture && one.questions == two.questions && one.objects == two.objects);
 }
 
 #[test]
 fn a_recipe_that_fits_nothing_is_refused_by_name_and_gives_no_questions() {
     let recipe = recipe(&[Task::Read], 4, (2, 3));
     let error = recipe.check(Split::Train).unwrap_err().to_string();
-    assert!(
-        error.contains("read (weight 1, 1 to 1 looks)") && error.contains("2 to 3 looks"),
-        "{error}"
-    );
-    assert!(
-        Suite::new()
-            .group(Split::Train, 0, &recipe)
-            .questions
-            .is_empty()
-    );
+    assert!(error.contains("read (weight 1, 1 to 1 looks)") && error.contains("2 to 3 looks"), "{error}");
+    assert!(Suite::new().group(Split::Train, 0, &recipe).questions.is_empty());
 }
 
 #[test]

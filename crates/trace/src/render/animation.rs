@@ -23,10 +23,7 @@ pub fn gif(record: &Record, picture: PictureRef) -> Result<Option<Vec<u8>>, Trac
     }
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut bytes, PALETTE_SPEED);
-    let failed = |source| TraceError::Draw {
-        what: "the animation",
-        source,
-    };
+    let failed = |source| TraceError::Draw { what: "the animation", source };
     encoder.set_repeat(Repeat::Infinite).map_err(failed)?;
     for drawn in heatmap::draw(record, picture, LONGEST_SIDE_PX)? {
         let rgba = DynamicImage::ImageRgb8(drawn).into_rgba8();
@@ -46,11 +43,7 @@ mod tests {
     #[test]
     fn the_animation_has_one_frame_per_step_in_the_pictures_shape() {
         let (record, rgb) = example::wide();
-        let picture = PictureRef {
-            width: 640,
-            height: 384,
-            rgb: &rgb,
-        };
+        let picture = PictureRef { width: 640, height: 384, rgb: &rgb };
         let bytes = gif(&record, picture).unwrap().unwrap();
         let decoder = GifDecoder::new(std::io::Cursor::new(bytes)).unwrap();
         let frames = decoder.into_frames().collect_frames().unwrap();
@@ -64,11 +57,7 @@ mod tests {
     #[test]
     fn a_record_without_steps_has_no_animation() {
         let (record, rgb) = example::without_steps();
-        let picture = PictureRef {
-            width: 448,
-            height: 448,
-            rgb: &rgb,
-        };
+        let picture = PictureRef { width: 448, height: 448, rgb: &rgb };
         assert!(gif(&record, picture).unwrap().is_none());
     }
 }

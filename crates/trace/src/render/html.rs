@@ -64,11 +64,7 @@ fn head(html: &mut String, record: &Record) {
 }
 
 /// The picture and the marks that all steps refer to.
-fn shared_picture(
-    html: &mut String,
-    record: &Record,
-    picture: PictureRef,
-) -> Result<(), TraceError> {
+fn shared_picture(html: &mut String, record: &Record, picture: PictureRef) -> Result<(), TraceError> {
     let drawn = heatmap::resized(picture, heatmap::LONGEST_SIDE_PX);
     let _ = writeln!(
         html,
@@ -151,27 +147,13 @@ fn steps(html: &mut String, record: &Record, picture: PictureRef) -> Result<(), 
 
 fn cost(html: &mut String, record: &Record) {
     let usage = &record.usage;
-    html.push_str(
-        "<section>\n<h2>What it cost</h2>\n<div class=\"cost\">\n<dl class=\"numbers\">\n",
-    );
+    html.push_str("<section>\n<h2>What it cost</h2>\n<div class=\"cost\">\n<dl class=\"numbers\">\n");
     for (name, meaning, count) in [
         ("Text tokens", "generated", usage.text_tokens),
         ("Latent steps", "thoughts fed back", usage.latent_steps),
-        (
-            "Refocused visual tokens",
-            "memory entries read while refocusing",
-            usage.refocused_visual_tokens,
-        ),
-        (
-            "Appended visual tokens",
-            "added to the context after the prompt",
-            usage.appended_visual_tokens,
-        ),
-        (
-            "Processed positions",
-            "all that the language model computed",
-            usage.processed_positions,
-        ),
+        ("Refocused visual tokens", "memory entries read while refocusing", usage.refocused_visual_tokens),
+        ("Appended visual tokens", "added to the context after the prompt", usage.appended_visual_tokens),
+        ("Processed positions", "all that the language model computed", usage.processed_positions),
     ] {
         number(html, name, meaning, &count.to_string());
     }
@@ -194,11 +176,7 @@ fn timing(html: &mut String, timing: &Timing) {
     let phases = phases.into_iter().chain([("other", total - known)]);
     let (mut bar, mut list) = (String::new(), String::new());
     for (place, (name, ms)) in phases.enumerate() {
-        let _ = write!(
-            bar,
-            "<i class=\"phase-{place}\" style=\"width:{:.2}%\"></i>",
-            100.0 * ms / total
-        );
+        let _ = write!(bar, "<i class=\"phase-{place}\" style=\"width:{:.2}%\"></i>", 100.0 * ms / total);
         let _ = writeln!(
             list,
             "<div><dt><i class=\"dot phase-{place}\" aria-hidden=\"true\"></i>{name}</dt><dd>{}</dd></div>",
@@ -220,24 +198,11 @@ fn origin(html: &mut String, record: &Record) -> Result<(), TraceError> {
         ("Configuration", model.config_hash.clone()),
         ("Weights", model.weights_hash.clone()),
         ("Picture", input.picture_hash.clone()),
-        (
-            "Picture size",
-            format!("{} x {} px", input.width, input.height),
-        ),
-        (
-            "Grid",
-            format!(
-                "{} rows x {} columns of {} x {} px",
-                grid.rows, grid.cols, grid.cell_px_x, grid.cell_px_y
-            ),
-        ),
+        ("Picture size", format!("{} x {} px", input.width, input.height)),
+        ("Grid", format!("{} rows x {} columns of {} x {} px", grid.rows, grid.cols, grid.cell_px_x, grid.cell_px_y)),
         ("Seed", input.seed.to_string()),
     ] {
-        let _ = writeln!(
-            html,
-            "<div><dt>{name}</dt><dd><code>{}</code></dd></div>",
-            Text(&value)
-        );
+        let _ = writeln!(html, "<div><dt>{name}</dt><dd><code>{}</code></dd></div>", Text(&value));
     }
     let _ = write!(
         html,
@@ -254,16 +219,8 @@ fn short(hash: &str) -> String {
 fn jpeg(picture: &RgbImage) -> Result<Vec<u8>, TraceError> {
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
-        .write_image(
-            picture,
-            picture.width(),
-            picture.height(),
-            ExtendedColorType::Rgb8,
-        )
-        .map_err(|source| TraceError::Draw {
-            what: "the page's picture",
-            source,
-        })?;
+        .write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)
+        .map_err(|source| TraceError::Draw { what: "the page's picture", source })?;
     Ok(bytes)
 }
 
@@ -273,11 +230,7 @@ mod tests {
     use crate::example;
 
     fn page_of((record, rgb): (Record, Vec<u8>)) -> String {
-        let picture = PictureRef {
-            width: record.input.width,
-            height: record.input.height,
-            rgb: &rgb,
-        };
+        let picture = PictureRef { width: record.input.width, height: record.input.height, rgb: &rgb };
         page(&record, picture).unwrap()
     }
 
@@ -285,13 +238,9 @@ mod tests {
     fn the_page_loads_nothing_from_anywhere() {
         let page = page_of(example::square());
         // What a data URI holds is content and not a reference: base64 may contain anything.
-        let outside: String = page
-            .split("base64,")
-            .map(|part| part.split_once('"').map_or(part, |(_, rest)| rest))
-            .collect();
-        for reference in [
-            "http:", "https:", "src=\"/", "\"//", "url(", "@import", "fetch(",
-        ] {
+        let outside: String =
+            page.split("base64,").map(|part| part.split_once('"').map_or(part, |(_, rest)| rest)).collect();
+        for reference in ["http:", "https:", "src=\"/", "\"//", "url(", "@import", "fetch("] {
             assert!(!outside.contains(reference), "found {reference}");
         }
     }

@@ -45,12 +45,7 @@ pub(crate) fn colour(value: f32) -> [u8; 3] {
 ///
 /// The heaviest patch gets the top of the colour scale. Between cell centres the weight is interpolated
 /// linearly; where the grid is cut off by the picture's edge, so is the layer.
-pub(crate) fn layer(
-    grid: &Grid,
-    weights: &[f32],
-    (width_px, height_px): (f32, f32),
-    out: (u32, u32),
-) -> RgbaImage {
+pub(crate) fn layer(grid: &Grid, weights: &[f32], (width_px, height_px): (f32, f32), out: (u32, u32)) -> RgbaImage {
     let heaviest = weights.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
     let palette = palette();
     let columns = taps(grid.cols, width_px / grid.cell_px_x, out.0);
@@ -92,11 +87,7 @@ fn taps(cells: usize, shown: f32, out: u32) -> Vec<Tap> {
         // Cell i has its centre at i + 0.5; outside the first and last centre the weight stays level.
         let place = ((pixel as f32 + 0.5) / out as f32 * shown - 0.5).clamp(0.0, last);
         let low = place as usize;
-        Tap {
-            low,
-            high: (low + 1).min(cells - 1),
-            part: place - low as f32,
-        }
+        Tap { low, high: (low + 1).min(cells - 1), part: place - low as f32 }
     };
     (0..out).map(tap).collect()
 }
@@ -117,47 +108,24 @@ mod tests {
 
     #[test]
     fn the_heaviest_cell_is_lightest_at_its_centre() {
-        let grid = Grid {
-            rows: 2,
-            cols: 4,
-            cell_px_x: 10.0,
-            cell_px_y: 20.0,
-            fine_per_cell: 1,
-        };
+        let grid = Grid { rows: 2, cols: 4, cell_px_x: 10.0, cell_px_y: 20.0, fine_per_cell: 1 };
         let weights = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0];
         let layer = layer(&grid, &weights, (40.0, 40.0), (40, 40));
         let green = |x: u32, y: u32| layer.get_pixel(x, y).0[1];
-        let lightest = (0..40 * 40)
-            .max_by_key(|&at| green(at % 40, at / 40))
-            .map(|at| (at % 40, at / 40));
-        assert!(
-            lightest.is_some_and(|(x, y)| (24..=25).contains(&x) && y >= 30),
-            "{lightest:?}"
-        );
-        assert_eq!(
-            layer.get_pixel(0, 0).0,
-            [0, 0, 4, (OPACITY_LOW * 255.0).round() as u8]
-        );
+        let lightest = (0..40 * 40).max_by_key(|&at| green(at % 40, at / 40)).map(|at| (at % 40, at / 40));
+        assert!(lightest.is_some_and(|(x, y)| (24..=25).contains(&x) && y >= 30), "{lightest:?}");
+        assert_eq!(layer.get_pixel(0, 0).0, [0, 0, 4, (OPACITY_LOW * 255.0).round() as u8]);
     }
 
     #[test]
     fn a_grid_past_the_edge_is_cut_off_and_not_squeezed() {
         // Two columns of 10 px over a picture 15 px wide: the seam lies at two thirds, not at half.
-        let grid = Grid {
-            rows: 1,
-            cols: 2,
-            cell_px_x: 10.0,
-            cell_px_y: 10.0,
-            fine_per_cell: 1,
-        };
+        let grid = Grid { rows: 1, cols: 2, cell_px_x: 10.0, cell_px_y: 10.0, fine_per_cell: 1 };
         let layer = layer(&grid, &[0.0, 1.0], (15.0, 10.0), (150, 1));
         let half_way = colour(0.5_f32.powf(CONTRAST));
         let seam = layer.get_pixel(100, 0).0;
         for channel in 0..3 {
-            assert!(
-                seam[channel].abs_diff(half_way[channel]) < 4,
-                "{seam:?} against {half_way:?}"
-            );
+            assert!(seam[channel].abs_diff(half_way[channel]) < 4, "{seam:?} against {half_way:?}");
         }
     }
 }

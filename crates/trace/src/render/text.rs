@@ -57,25 +57,16 @@ fn heading(record: &Record, step: &StepRecord, measured: &StepMeasures) -> Strin
 fn remarks(step: &StepRecord, measured: &StepMeasures) -> Vec<String> {
     let mut lines = Vec::new();
     if !step.nearest_words.is_empty() {
-        let words: Vec<String> = step
-            .nearest_words
-            .iter()
-            .map(|word| format!("{} {:.1}", word.text.escape_debug(), word.score))
-            .collect();
+        let words: Vec<String> =
+            step.nearest_words.iter().map(|word| format!("{} {:.1}", word.text.escape_debug(), word.score)).collect();
         lines.push(format!("nearest words  {}", words.join(", ")));
     }
     if let Some(drift) = &measured.drift {
-        lines.push(format!(
-            "moved          {:.2} of the focus, {:.0} px",
-            drift.total_variation, drift.shift_px
-        ));
+        lines.push(format!("moved          {:.2} of the focus, {:.0} px", drift.total_variation, drift.shift_px));
     }
     if let Some(region) = &measured.on_region {
         let found = if region.hit { "found" } else { "missed" };
-        lines.push(format!(
-            "true region    {found}, {:.0} % of the focus on it",
-            100.0 * region.mass
-        ));
+        lines.push(format!("true region    {found}, {:.0} % of the focus on it", 100.0 * region.mass));
     }
     lines
 }
@@ -85,11 +76,7 @@ fn grid(grid: &Grid, step: &StepRecord) -> String {
     let blocks = Blocks::of(grid);
     let heat = blocks.heat(step);
     let heaviest = heat.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-    let selected: Vec<usize> = step
-        .selected
-        .iter()
-        .map(|&patch| blocks.block_of(patch))
-        .collect();
+    let selected: Vec<usize> = step.selected.iter().map(|&patch| blocks.block_of(patch)).collect();
     let edge = "─".repeat(blocks.cols * 3);
     let mut out = format!("  ┌{edge}┐\n");
     for (row, heat) in heat.chunks(blocks.cols).enumerate() {
@@ -120,12 +107,7 @@ struct Blocks {
 impl Blocks {
     fn of(grid: &Grid) -> Self {
         let side = grid.rows.max(grid.cols).div_ceil(MOST_CELLS);
-        Self {
-            side,
-            rows: grid.rows.div_ceil(side),
-            cols: grid.cols.div_ceil(side),
-            grid_cols: grid.cols,
-        }
+        Self { side, rows: grid.rows.div_ceil(side), cols: grid.cols.div_ceil(side), grid_cols: grid.cols }
     }
 
     fn block_of(&self, patch: usize) -> usize {
@@ -165,13 +147,7 @@ mod tests {
 
     #[test]
     fn a_large_grid_is_shown_in_blocks_and_the_corner_stays_the_corner() {
-        let grid = Grid {
-            rows: 30,
-            cols: 64,
-            cell_px_x: 10.0,
-            cell_px_y: 10.0,
-            fine_per_cell: 4,
-        };
+        let grid = Grid { rows: 30, cols: 64, cell_px_x: 10.0, cell_px_y: 10.0, fine_per_cell: 4 };
         let record = example::record((640, 300), grid, vec![example::step_on(&grid, 30 * 64 - 1)]);
         let text = text(&record);
         let last = text.lines().rfind(|line| line.starts_with("  │")).unwrap();

@@ -41,12 +41,7 @@ impl Display for Milliseconds {
 
 /// A row of a list of numbers; `meaning` is shown on hover.
 pub(super) fn number(html: &mut String, name: &str, meaning: &str, value: &str) {
-    let _ = writeln!(
-        html,
-        "<div><dt title=\"{}\">{name}</dt><dd>{}</dd></div>",
-        Text(meaning),
-        Text(value)
-    );
+    let _ = writeln!(html, "<div><dt title=\"{}\">{name}</dt><dd>{}</dd></div>", Text(meaning), Text(value));
 }
 
 /// A row with a bar, for a value from 0 to 1.
@@ -69,12 +64,6 @@ pub(super) fn png_uri(picture: DynamicImage) -> Result<String, TraceError> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     picture
         .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|source| TraceError::Draw {
-            what: "a layer of the page",
-            source,
-        })?;
-    Ok(format!(
-        "data:image/png;base64,{}",
-        STANDARD.encode(bytes.into_inner())
-    ))
+        .map_err(|source| TraceError::Draw { what: "a layer of the page", source })?;
+    Ok(format!("data:image/png;base64,{}", STANDARD.encode(bytes.into_inner())))
 }

@@ -66,18 +66,10 @@ pub(super) fn card(
 }
 
 /// The picture with the layer of a step and the outlines on it.
-fn look(
-    html: &mut String,
-    record: &Record,
-    step: &StepRecord,
-    picture: PictureRef,
-) -> Result<(), TraceError> {
+fn look(html: &mut String, record: &Record, step: &StepRecord, picture: PictureRef) -> Result<(), TraceError> {
     let (width, height) = (picture.width as f32, picture.height as f32);
     let grid = &record.grid;
-    let layer_px = (
-        (grid.cols * LAYER_PX_PER_CELL) as u32,
-        (grid.rows * LAYER_PX_PER_CELL) as u32,
-    );
+    let layer_px = ((grid.cols * LAYER_PX_PER_CELL) as u32, (grid.rows * LAYER_PX_PER_CELL) as u32);
     let layer = overlay::layer(grid, &step.weights, (width, height), layer_px);
     let _ = write!(
         html,
@@ -88,30 +80,12 @@ fn look(
     // Lines lie inside the cells they mark, or those on the picture's edge would be cut in half.
     let inset = width.max(height) / 300.0;
     if let Some(region) = &step.region {
-        rectangle(
-            html,
-            "region",
-            region,
-            inset,
-            (width, height),
-            "true region",
-        );
+        rectangle(html, "region", region, inset, (width, height), "true region");
     }
     for (rank, &patch) in step.selected.iter().enumerate().rev() {
         let cell = grid.cell(patch);
-        let class = if rank == 0 {
-            "selected best"
-        } else {
-            "selected"
-        };
-        rectangle(
-            html,
-            class,
-            &cell,
-            inset,
-            (width, height),
-            &named(grid, step, patch),
-        );
+        let class = if rank == 0 { "selected best" } else { "selected" };
+        rectangle(html, class, &cell, inset, (width, height), &named(grid, step, patch));
         if step.selected.len() <= MOST_NUMBERED {
             let size = (cell.width.min(cell.height) * 0.3).min(width.max(height) / 20.0);
             let _ = write!(
@@ -127,14 +101,7 @@ fn look(
     Ok(())
 }
 
-fn rectangle(
-    html: &mut String,
-    class: &str,
-    region: &Region,
-    inset: f32,
-    (width, height): (f32, f32),
-    title: &str,
-) {
+fn rectangle(html: &mut String, class: &str, region: &Region, inset: f32, (width, height): (f32, f32), title: &str) {
     let (left, top) = (region.x.max(0.0) + inset, region.y.max(0.0) + inset);
     let right = (region.x + region.width).min(width) - inset;
     let bottom = (region.y + region.height).min(height) - inset;
@@ -156,12 +123,8 @@ fn words(html: &mut String, step: &StepRecord) {
     }
     html.push_str("<h4>Nearest words</h4>\n<ul class=\"words\">\n");
     for word in &step.nearest_words {
-        let _ = writeln!(
-            html,
-            "<li>{} <span class=\"quiet\">{:.1}</span></li>",
-            Text(&visible(&word.text)),
-            word.score
-        );
+        let _ =
+            writeln!(html, "<li>{} <span class=\"quiet\">{:.1}</span></li>", Text(&visible(&word.text)), word.score);
     }
     html.push_str("</ul>\n");
 }
@@ -169,18 +132,8 @@ fn words(html: &mut String, step: &StepRecord) {
 fn numbers(html: &mut String, grid: &Grid, step: &StepRecord, measured: &StepMeasures) {
     html.push_str("<dl class=\"numbers\">\n");
     let even = (grid.cells() as f64).ln();
-    share(
-        html,
-        "Gate",
-        "share taken from what was seen",
-        step.gate_mean.into(),
-    );
-    share(
-        html,
-        "Halting",
-        "probability that this step is the last",
-        step.halt_probability.into(),
-    );
+    share(html, "Gate", "share taken from what was seen", step.gate_mean.into());
+    share(html, "Halting", "probability that this step is the last", step.halt_probability.into());
     number(
         html,
         "Entropy",
@@ -188,34 +141,15 @@ fn numbers(html: &mut String, grid: &Grid, step: &StepRecord, measured: &StepMea
         &format!("{:.2} of {even:.2} nats", measured.focus_entropy_nats),
     );
     if let Some(drift) = &measured.drift {
-        let moved = format!(
-            "{:.0} %, {:.0} px",
-            100.0 * drift.total_variation,
-            drift.shift_px
-        );
-        number(
-            html,
-            "Moved",
-            "attention moved since the step before, and how far its centre went",
-            &moved,
-        );
+        let moved = format!("{:.0} %, {:.0} px", 100.0 * drift.total_variation, drift.shift_px);
+        number(html, "Moved", "attention moved since the step before, and how far its centre went", &moved);
     }
     if let Some(region) = &measured.on_region {
         let found = if region.hit { "found" } else { "missed" };
         let judged = format!("{found}, {:.0} %", 100.0 * region.mass);
-        number(
-            html,
-            "True region",
-            "whether a selected patch covers it, and the attention inside it",
-            &judged,
-        );
+        number(html, "True region", "whether a selected patch covers it, and the attention inside it", &judged);
     }
-    number(
-        html,
-        "Latent norm",
-        "Euclidean norm of the thought",
-        &format!("{:.2}", step.latent_norm),
-    );
+    number(html, "Latent norm", "Euclidean norm of the thought", &format!("{:.2}", step.latent_norm));
     html.push_str("</dl>\n");
 }
 
@@ -235,13 +169,8 @@ fn patches(html: &mut String, grid: &Grid, step: &StepRecord) {
     html.push_str("</ol>\n</details>\n");
 }
 
-fn thought_picture(
-    html: &mut String,
-    step: &StepRecord,
-    thought: &SmallPicture,
-) -> Result<(), TraceError> {
-    let Some(pixels) = RgbImage::from_raw(thought.width, thought.height, thought.rgb.clone())
-    else {
+fn thought_picture(html: &mut String, step: &StepRecord, thought: &SmallPicture) -> Result<(), TraceError> {
+    let Some(pixels) = RgbImage::from_raw(thought.width, thought.height, thought.rgb.clone()) else {
         return Ok(()); // validation has refused such a record
     };
     let _ = writeln!(
@@ -257,36 +186,20 @@ fn thought_picture(
 
 /// What a reader who does not see the picture is told about a look.
 fn spoken(grid: &Grid, step: &StepRecord) -> String {
-    let places: Vec<String> = step
-        .selected
-        .iter()
-        .take(4)
-        .map(|&patch| named(grid, step, patch))
-        .collect();
+    let places: Vec<String> = step.selected.iter().take(4).map(|&patch| named(grid, step, patch)).collect();
     format!(
         "Step {}: looked at {}",
         step.index + 1,
-        if places.is_empty() {
-            "no patch again".to_owned()
-        } else {
-            places.join("; ")
-        }
+        if places.is_empty() { "no patch again".to_owned() } else { places.join("; ") }
     )
 }
 
 fn named(grid: &Grid, step: &StepRecord, patch: usize) -> String {
     let (row, col) = (patch / grid.cols + 1, patch % grid.cols + 1);
-    format!(
-        "row {row}, column {col}: {:.1} %",
-        100.0 * step.weights[patch]
-    )
+    format!("row {row}, column {col}: {:.1} %", 100.0 * step.weights[patch])
 }
 
 fn visible(word: &str) -> String {
     let word = word.escape_debug().to_string();
-    if word.trim().is_empty() {
-        format!("“{word}”")
-    } else {
-        word
-    }
+    if word.trim().is_empty() { format!("“{word}”") } else { word }
 }
