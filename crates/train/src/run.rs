@@ -101,7 +101,8 @@ impl<'a> Run<'a> {
         }
         let stage = state.stage.min(config.stages.len() - 1);
         let mut staged = stages::enter(config, &config.stages[stage], &vars)?;
-        if let Some(path) = newest.filter(|_| state.step_in_stage > 0) {
+        // At the start of a stage its optimiser is fresh; after the last stage its averages are what is exported.
+        if let Some(path) = newest.filter(|_| state.step_in_stage > 0 || state.stage >= config.stages.len()) {
             checkpoint::read_optimizer(&path, &state, &mut staged)?;
         }
         checkpoint::write_atomically(&setting.folder.join("config.toml"), config.to_toml()?.as_bytes())?;
