@@ -157,10 +157,10 @@ impl CustomOp2 for RmsNorm {
 
 /// `grad` where `result` is above 0, elsewhere 0.
 fn where_positive(grad: &Tensor, result: &Tensor) -> Result<Tensor> {
-    let shape = grad.shape().clone();
+    let (shape, width) = (grad.shape().clone(), grad.dim(D::Minus1)?);
     with_all("rms_norm_relu", [grad, result], |[grad, result]| {
         let kept = filled(grad.len(), |out| {
-            for_rows(out, shape.dims().last().copied().unwrap_or(1), |row, out| {
+            for_rows(out, width, |row, out| {
                 let from = row * out.len();
                 let (grad, result) = (&grad[from..][..out.len()], &result[from..][..out.len()]);
                 for ((out, grad), result) in out.iter_mut().zip(grad).zip(result) {

@@ -165,10 +165,26 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] with the field, what would be accepted and what stands there.
     pub fn validate(&self, file: &str) -> Result<()> {
+        for (field, holds, expected, got) in self.checks() {
+            if !holds {
+                return Err(Error::Config {
+                    file: file.into(),
+                    field: field.into(),
+                    expected: expected.into(),
+                    got,
+                    hint: "change this field, or start from a config in configs/".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Each field that others depend on: whether it holds, what would, what stands there.
+    fn checks(&self) -> [(&'static str, bool, &'static str, String); 12] {
         let (v, l, r, s) = (&self.vision, &self.language, &self.refocus, &self.semantic);
         let stride = v.cell_px.checked_div(v.fine_per_side).unwrap_or(0);
         let head_even = l.heads > 0 && l.width % l.heads == 0 && (l.width / l.heads) % 2 == 0;
-        let checks: [(&str, bool, &str, String); 12] = [
+        [
             (
                 "vision.fine_per_side",
                 stride == 16,
@@ -216,19 +232,7 @@ impl Config {
                 "a divisor of drawing_px",
                 s.denoiser_patch_px.to_string(),
             ),
-        ];
-        for (field, holds, expected, got) in checks {
-            if !holds {
-                return Err(Error::Config {
-                    file: file.into(),
-                    field: field.into(),
-                    expected: expected.into(),
-                    got,
-                    hint: "change this field, or start from a config in configs/".into(),
-                });
-            }
-        }
-        Ok(())
+        ]
     }
 
     /// `Dv`, width of one fine feature.
