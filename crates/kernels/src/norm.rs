@@ -22,29 +22,15 @@ const ROWS_PER_PARTIAL: usize = 128;
 /// # Errors
 /// When the widths differ or, on the CPU, a tensor is not f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    norm(x, weight, RmsNorm { eps, relu: false })
-}
-
-/// [`rms_norm`], then ReLU, as one operation: the pair after every convolution, whose outputs are the largest tensors
-/// of an encoder.
-///
-/// # Errors
-/// As [`rms_norm`].
-pub fn rms_norm_relu(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    norm(x, weight, RmsNorm { eps, relu: true })
-}
-
-fn norm(x: &Tensor, weight: &Tensor, op: RmsNorm) -> Result<Tensor> {
     let width = weight.dims1()?;
     if x.dim(D::Minus1)? != width {
         bail!("rms_norm: expected x [.., {width}] to match the weight, got {:?}", x.shape())
     }
     if !x.device().is_cpu() {
-        let normed = composed(x, weight, op.eps)?;
-        return if op.relu { normed.relu() } else { Ok(normed) };
+        return composed(x, weight, eps);
     }
     require_f32("rms_norm", &[x, weight])?;
-    x.contiguous()?.apply_op2(&weight.contiguous()?, op)
+    x.contiguous()?.apply_op2(&weight.contiguous()?, RmsNorm { eps })
 }
 
 fn composed(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
@@ -54,8 +40,6 @@ fn composed(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 
 struct RmsNorm {
     eps: f64,
-    /// Whether ReLU follows.
-    relu: bool,
 }
 
 impl RmsNorm {
@@ -129,8 +113,7 @@ impl CustomOp2 for RmsNorm {
                 let x = &x[row * width..][..width];
                 let inverse = self.inverse(x);
                 for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                    let normed = x * inverse * weight;
-                    *out = if self.relu { normed.max(0.0) } else { normed };
+                    *out = x * inverse * weight;
                 }
             });
         });
@@ -141,35 +124,17 @@ impl CustomOp2 for RmsNorm {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        normed: &Tensor,
+        _normed: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let name = self.name();
         let grad = grad.contiguous()?;
-        let grad = if self.relu { where_positive(&grad, normed)? } else { grad };
         with_all(name, [x, weight, &grad], |[x_elements, weight_elements, grad]| {
             let grad_x = || self.grad_x(x_elements, weight_elements, grad);
             let grad_weight = || self.grad_weight(x_elements, weight_elements.len(), grad);
             Ok((as_gradient(grad_x, x)?, as_gradient(grad_weight, weight)?))
         })
     }
-}
-
-/// `grad` where `result` is above 0, elsewhere 0.
-fn where_positive(grad: &Tensor, result: &Tensor) -> Result<Tensor> {
-    let (shape, width) = (grad.shape().clone(), grad.dim(D::Minus1)?);
-    with_all("rms_norm_relu", [grad, result], |[grad, result]| {
-        let kept = filled(grad.len(), |out| {
-            for_rows(out, width, |row, out| {
-                let from = row * out.len();
-                let (grad, result) = (&grad[from..][..out.len()], &result[from..][..out.len()]);
-                for ((out, grad), result) in out.iter_mut().zip(grad).zip(result) {
-                    *out = if *result > 0.0 { *grad } else { 0.0 };
-                }
-            });
-        });
-        Tensor::from_vec(kept, shape.clone(), &candle_core::Device::Cpu)
-    })
 }
 
 #[cfg(test)]
@@ -199,26 +164,6 @@ mod tests {
     #[test]
     fn rms_norm_gradient_matches_finite_differences() {
         matches_finite_differences(&fused, &reference, &inputs(4, 19));
-    }
-
-    fn fused_relu(t: &[Tensor]) -> Result<Tensor> {
-        rms_norm_relu(&t[0], &t[1], 1e-5)
-    }
-
-    fn reference_relu(t: &[Tensor]) -> Result<Tensor> {
-        composed(&t[0], &t[1], 1e-5)?.relu()
-    }
-
-    #[test]
-    fn rms_norm_relu_equals_the_composed_form() {
-        for (rows, width) in [(1, 2), (3, 5), (300, 37)] {
-            equals_composed(&fused_relu, &reference_relu, &inputs(rows, width));
-        }
-    }
-
-    #[test]
-    fn rms_norm_relu_gradient_matches_finite_differences() {
-        matches_finite_differences(&fused_relu, &reference_relu, &inputs(4, 19));
     }
 
     #[test]

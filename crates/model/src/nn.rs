@@ -53,11 +53,6 @@ impl Norm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(kernels::rms_norm(x, &self.weight, self.eps)?)
     }
-
-    /// [`Norm::forward`], then ReLU.
-    pub fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(kernels::rms_norm_relu(x, &self.weight, self.eps)?)
-    }
 }
 
 /// SwiGLU feed-forward, gate and up in one product.

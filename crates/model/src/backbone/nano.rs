@@ -11,10 +11,10 @@
 use crate::config::{Config, Context, Vision};
 use crate::decoder::{Decoder, Prefix};
 use crate::nn::{Linear, Norm, grid_positions};
-use crate::weights::Path;
+use crate::weights::{Init, Path};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use lare_kernels as kernels;
+use lare_kernels::{self as kernels, Windows};
 use std::sync::Arc;
 
 /// The grid of coarse cells of one picture.
@@ -67,35 +67,31 @@ impl Views {
     }
 }
 
-/// A convolution as windows and a matrix product, then norm over channels and ReLU.
+/// A convolution, norm over channels, ReLU.
 #[derive(Clone, Debug)]
 struct Conv {
-    linear: Linear,
-    norm: Norm,
-    side: usize,
-    stride: usize,
-    pad: usize,
+    filters: Tensor, // [C', side * side * C]
+    bias: Tensor,    // [C']
+    scale: Tensor,   // [C']
+    windows: Windows,
 }
 
 impl Conv {
     fn new(path: Path, inputs: usize, outputs: usize, [side, stride, pad]: [usize; 3]) -> Result<Self> {
+        let window = side * side * inputs;
         // ReLU halves the variance: He's factor 2 keeps it.
-        let std = (2.0 / (side * side * inputs) as f64).sqrt();
+        let start = Init::Normal((2.0 / window as f64).sqrt());
         Ok(Self {
-            linear: path.at("conv", |p| Linear::with_std(p, side * side * inputs, outputs, std))?,
-            norm: path.at("norm", |p| Norm::new(p, outputs, 1e-4))?,
-            side,
-            stride,
-            pad,
+            filters: path.at("conv", |p| p.get("weight", &[outputs, window], start))?,
+            bias: path.at("conv", |p| p.get("bias", &[outputs], Init::Zeros))?,
+            scale: path.at("norm", |p| p.get("weight", &[outputs], Init::Ones))?,
+            windows: Windows { side, stride, pad },
         })
     }
 
     /// `[S, H, W, C]` to `[S, H / stride, W / stride, C']`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (s, h, w, _) = x.dims4()?;
-        let out = |n: usize| (n + 2 * self.pad - self.side) / self.stride + 1;
-        let y = self.linear.forward(&kernels::windows(x, self.side, self.stride, self.pad)?)?;
-        Ok(self.norm.forward_relu(&y)?.reshape((s, out(h), out(w), ()))?)
+        Ok(kernels::convolution(x, &self.filters, [&self.bias, &self.scale], self.windows, 1e-4)?)
     }
 }
 
