@@ -124,7 +124,7 @@ pub struct Train {
     #[arg(long)]
     pub resume: bool,
 
-    /// Start from the weights of this checkpoint folder instead of random ones.
+    /// Start from the weights of this checkpoint or model folder instead of random ones.
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
 

@@ -29,7 +29,20 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// candle splits some element-wise operations over threads of its own, which then spin for about a millisecond and keep
+/// a core from the products that follow. One thread: none of that.
+const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+
 fn main() -> ExitCode {
+    if std::env::var_os(CANDLE_THREADS).is_none() {
+        // SAFETY: no other thread has started that could read the environment.
+        unsafe { std::env::set_var(CANDLE_THREADS, "1") }
+    }
+    // Inside the pool: a product that starts on one of its threads needs no other thread to be woken for it.
+    rayon::scope(|_| run())
+}
+
+fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let messages = Messages::new(arguments.json);
     let done = match &arguments.command {

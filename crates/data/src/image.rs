@@ -168,10 +168,9 @@ fn is_read(format: ImageFormat) -> bool {
     matches!(format, Png | Jpeg | Gif | WebP | Bmp)
 }
 
+/// Of memory alone: sides are checked by [`check_size`], whose message gives them.
 fn limits() -> Limits {
     let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE_PX);
-    limits.max_image_height = Some(MAX_SIDE_PX);
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     limits
 }

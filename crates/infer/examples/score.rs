@@ -79,11 +79,8 @@ fn main_cell(region: &Region, answer: &Answer) -> usize {
 
 fn ask(assistant: &Assistant, samples: &[Sample], options: Options) -> lare_infer::Result<Vec<Answer>> {
     let pictures: Vec<_> = samples.iter().map(|s| &*s.picture).collect();
-    let questions: Vec<_> = samples
-        .iter()
-        .enumerate()
-        .map(|(picture, s)| Question { picture, text: &s.question.text, options })
-        .collect();
+    let questions: Vec<_> =
+        samples.iter().enumerate().map(|(picture, s)| Question { picture, text: &s.question.text, options }).collect();
     session::answer(assistant, &Batch { pictures: &pictures, questions: &questions }, &mut |_| {})
 }
 
@@ -100,7 +97,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for task in Task::ALL {
         let (mut all, mut by_looks) = (Tally::default(), BTreeMap::<usize, Tally>::new());
         for first in (0..count).step_by(TOGETHER as usize) {
-            let samples: Vec<_> = (first..(first + TOGETHER).min(count)).map(|i| suite.sample(split, task, i)).collect();
+            let samples: Vec<_> =
+                (first..(first + TOGETHER).min(count)).map(|i| suite.sample(split, task, i)).collect();
             for (sample, answer) in samples.iter().zip(ask(&assistant, &samples, options)?) {
                 all.add(sample, &answer);
                 by_looks.entry(sample.question.looks).or_default().add(sample, &answer);

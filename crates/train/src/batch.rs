@@ -133,9 +133,8 @@ impl<'a> Feeder<'a> {
 
     /// Pictures and questions for validation: `pictures` of them, the same in every stage that asks for this mix.
     pub fn validation(&self, stage: usize, mix: &Mix, model: &Reasoner, part: usize) -> Result<Batch> {
-        let data = &self.config.data;
         let kind = &self.config.stages[stage];
-        let drawn = self.draw(kind, mix, Split::Val, (part * data.pictures_per_batch) as u64, 1, Some(model))?;
+        let drawn = self.draw(kind, mix, Split::Val, (part * kind.pictures_per_batch) as u64, 1, Some(model))?;
         self.assemble(kind, &drawn, 0)
     }
 
@@ -144,7 +143,7 @@ impl<'a> Feeder<'a> {
         let mut batches = Vec::with_capacity(data.batches_per_block);
         for (i, mix) in portions(kind, data.batches_per_block).into_iter().enumerate() {
             let batch = ((stage as u64) << 20 | block as u64) * data.batches_per_block as u64 + i as u64;
-            let first = (self.config.seed << 40) + batch * data.pictures_per_batch as u64;
+            let first = (self.config.seed << 40) + batch * kind.pictures_per_batch as u64;
             batches.push(self.draw(kind, &kind.mix[mix], Split::Train, first, passes, frozen)?);
         }
         Ok(Block { place: (stage, block), batches })
@@ -174,7 +173,7 @@ impl<'a> Feeder<'a> {
         let make = |i| {
             if pages { self.suite.page(split, first + i) } else { self.suite.group(split, first + i, &recipe) }
         };
-        let groups: Vec<Group> = (0..data.pictures_per_batch as u64).into_par_iter().map(make).collect();
+        let groups: Vec<Group> = (0..stage.pictures_per_batch as u64).into_par_iter().map(make).collect();
         let small = groups.par_iter().map(|g| shrink(&g.picture)).collect();
         let (mut coarse, mut fine) = (None, None);
         if let Some(model) = frozen {

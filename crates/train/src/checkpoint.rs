@@ -103,9 +103,10 @@ pub fn read_state(path: &Path, config: &Config) -> Result<State> {
     Ok(state)
 }
 
-/// Puts a checkpoint's weights into the variables.
+/// Puts the weights of a checkpoint, or of a model that a run exported, into the variables.
 pub fn read_weights(path: &Path, vars: &Vars, device: &Device) -> Result<()> {
-    let file = path.join("weights.safetensors");
+    let exported = path.join("model.safetensors");
+    let file = if exported.is_file() { exported } else { path.join("weights.safetensors") };
     let bytes = std::fs::read(&file).map_err(|e| Error::file("read", &file, &e))?;
     for (name, tensor) in read_tensors(&bytes, &file, device)? {
         vars.set(&name, &tensor)?;

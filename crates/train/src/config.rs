@@ -54,8 +54,6 @@ pub struct Optimizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Pictures of one batch.
-    pub pictures_per_batch: usize,
     /// Questions on each picture of a batch.
     pub questions_per_picture: usize,
     /// Batches in a block.
@@ -72,7 +70,7 @@ pub enum Objective {
     Read,
     /// The whole loss of METHOD section 4.
     Reason,
-    /// The halting head alone, against the marginal gain of a further step.
+    /// The halting head alone.
     Halt,
 }
 
@@ -106,7 +104,9 @@ pub struct Stage {
     pub train: Vec<String>,
     /// Factors on the rate by prefix of the parameter's name; the longest prefix counts.
     pub rate_scale: BTreeMap<String, f64>,
-    /// Batches whose gradients are summed before a step.
+    /// Pictures of one batch.
+    pub pictures_per_batch: usize,
+    /// Batches whose gradients are summed before a step; they are computed side by side, one core each.
     pub accumulate: usize,
     /// Latent steps in place of the rationale: the first so many steps of each rationale, at most all.
     pub latent_steps: usize,
@@ -176,7 +176,6 @@ impl Config {
             ("checkpoint_every_steps", self.checkpoint_every_steps),
             ("log_every_steps", self.log_every_steps),
             ("validate_every_steps", self.validate_every_steps),
-            ("data.pictures_per_batch", self.data.pictures_per_batch),
             ("data.questions_per_picture", self.data.questions_per_picture),
             ("data.batches_per_block", self.data.batches_per_block),
             ("data.passes_per_block", self.data.passes_per_block),
@@ -193,8 +192,10 @@ impl Config {
             if stage.latent_steps > most {
                 return fail(field("latent_steps"), "at most model.refocus.max_steps", stage.latent_steps.to_string());
             }
-            if stage.accumulate == 0 {
-                return fail(field("accumulate"), "at least 1", "0".into());
+            for (name, count) in [("accumulate", stage.accumulate), ("pictures_per_batch", stage.pictures_per_batch)] {
+                if count == 0 {
+                    return fail(field(name), "at least 1", "0".into());
+                }
             }
             let usable = |m: &Mix| m.share > 0.0 && (!m.tasks.is_empty() || stage.objective == Objective::Read);
             if stage.mix.is_empty() || !stage.mix.iter().all(usable) {

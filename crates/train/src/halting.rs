@@ -1,46 +1,48 @@
-//! What the halting head learns from: the marginal gain of a further step on the answer's loss. [ours]
+//! What the halting head learns from: the number of looks that the rationale takes. [ours]
 //!
-//! After each number of steps the answer is scored. Stopping after `k` steps is right when no larger number of
-//! steps lowers the loss by more than those steps cost.
+//! Before each look the head should go on, after the last it should stop. Only numbers of steps that the other terms
+//! train are visited: the gain of a further step, measured on the answer's loss, was tried first and is mostly noise where
+//! an answer is not known yet, and after the last look the model has never learned what to think (EXPERIMENTS.md).
 
 use crate::Result;
-use crate::batch::Batch;
-use crate::loss::answer_nats;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use lare_model::nn::softplus;
-use lare_model::{Reasoner, Views};
+use lare_model::reasoner::Scene;
+use lare_model::{Reasoner, Thread};
 
-/// Nats of the whole answer that a step must gain to be worth taking.
-pub const STEP_COST_NATS: f32 = 0.05;
-
-/// Binary cross-entropy of the halting head over all rows and all numbers of steps below the most.
-pub fn loss(model: &Reasoner, views: &Views, batch: &Batch) -> Result<Tensor> {
-    let most = model.config().refocus.max_steps;
-    let scene = model.look(views)?;
-    let mut thread = model.prompt(&scene, &batch.prompts)?;
-    let (mut logits, mut nats) = (Vec::with_capacity(most), Vec::with_capacity(most + 1));
+/// Takes the batch's latent steps; gives the head's logits before each and after the last, `[K + 1, B]`.
+pub fn think(model: &Reasoner, scene: &Scene, thread: &mut Thread, steps: &[usize]) -> Result<Tensor> {
+    let most = steps.iter().copied().max().unwrap_or(0);
+    let mut logits = Vec::with_capacity(most + 1);
     for k in 0..=most {
-        let (scored, _) = answer_nats(model, &mut thread.clone(), batch)?;
-        nats.push(scored.detach().sum(1)?.to_vec1::<f32>()?);
+        logits.push(model.halt_logits(thread)?);
         if k < most {
-            logits.push(model.halt_logits(&thread)?);
-            model.think(&scene, &mut thread, &vec![1; batch.rows.len()])?;
+            let further: Vec<usize> = steps.iter().map(|looks| usize::from(k < *looks)).collect();
+            model.think(scene, thread, &further)?;
         }
     }
-    let logits = Tensor::stack(&logits, 0)?; // [K, B]
-    let stop = Tensor::from_vec(should_stop(&nats).concat(), logits.shape(), logits.device())?.to_dtype(DType::F32)?;
-    // -log sigmoid(x) where stopping is right, -log(1 - sigmoid(x)) elsewhere.
-    Ok((softplus(&logits)? - (stop * &logits)?)?.mean_all()?)
+    Ok(Tensor::stack(&logits, 0)?)
 }
 
-/// `[K][B]`: 1 where stopping is right. `nats`: `[K + 1][B]`, the answer's loss after each number of steps.
-fn should_stop(nats: &[Vec<f32>]) -> Vec<Vec<f32>> {
-    let later_pays = |k: usize, row: usize| {
-        (k + 1..nats.len()).any(|j| nats[k][row] - nats[j][row] > STEP_COST_NATS * (j - k) as f32)
-    };
-    (0..nats.len() - 1)
-        .map(|k| (0..nats[k].len()).map(|row| if later_pays(k, row) { 0.0 } else { 1.0 }).collect())
-        .collect()
+/// Mean binary cross-entropy in nats over the states before each row's looks and after the last.
+///
+/// - `logits`: `[K + 1, B]`, as [`think`] gives them
+pub fn loss(logits: &Tensor, steps: &[usize]) -> Result<Tensor> {
+    let (states, _) = logits.dims2()?;
+    let (stop, counted) = targets(steps, states - 1);
+    let count: f32 = counted.iter().sum();
+    let stop = Tensor::from_vec(stop, logits.shape(), logits.device())?;
+    let counted = Tensor::from_vec(counted, logits.shape(), logits.device())?;
+    // -log sigmoid(x) where stopping is right, -log(1 - sigmoid(x)) elsewhere.
+    let nats = (softplus(logits)? - (stop * logits)?)?;
+    Ok(((nats * counted)?.sum_all()? / f64::from(count.max(1.0)))?)
+}
+
+/// `[K + 1, B]` each: 1 where stopping is right, and 1 where a row still thinks or has just stopped.
+fn targets(looks: &[usize], most: usize) -> (Vec<f32>, Vec<f32>) {
+    let states = || (0..=most).flat_map(|k| looks.iter().map(move |looks| (k, *looks)));
+    let one_if = |yes: bool| if yes { 1.0 } else { 0.0 };
+    (states().map(|(k, looks)| one_if(k == looks)).collect(), states().map(|(k, looks)| one_if(k <= looks)).collect())
 }
 
 #[cfg(test)]
@@ -48,14 +50,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_gains_less_than_it_costs_is_not_taken() {
-        let nats = vec![vec![2.0, 1.00], vec![0.1, 0.98], vec![0.09, 0.97]];
-        assert_eq!(should_stop(&nats), [[0.0, 1.0], [1.0, 1.0]]);
-    }
-
-    #[test]
-    fn a_gain_that_comes_two_steps_later_is_waited_for() {
-        let nats = vec![vec![2.0], vec![2.0], vec![0.1]];
-        assert_eq!(should_stop(&nats), [[0.0], [0.0]]);
+    fn a_row_goes_on_until_its_looks_are_done_and_does_not_count_afterwards() {
+        let (stop, counted) = targets(&[2, 0, 1], 2);
+        assert_eq!(stop, [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(counted, [1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
     }
 }

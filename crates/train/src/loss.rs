@@ -79,11 +79,14 @@ pub fn reason(model: &Reasoner, batch: &Batch, stage: &Stage, dice: &mut ChaCha8
     };
     let scene = model.look(&views)?;
     let mut thread = model.prompt(&scene, &batch.prompts)?;
-    model.think(&scene, &mut thread, &batch.steps)?;
+    let halt_logits = halting::think(model, &scene, &mut thread, &batch.steps)?;
     let after_steps = thread.clone();
     let (answer, right) = answer(model, &mut thread, batch)?;
     let thoughts = Thoughts::gather(&after_steps, batch)?;
     let mut terms = LossTerms { answer: Some(answer), ..LossTerms::default() };
+    if weights.halt > 0.0 {
+        terms.halt = Some(halting::loss(&halt_logits, &batch.steps)?);
+    }
     let mut rec_of_another = None;
     if let Some(thoughts) = &thoughts {
         if weights.focus > 0.0 {
@@ -118,13 +121,16 @@ pub fn read_pictures(
     Ok((LossTerms { read: Some(loss), ..LossTerms::default() }, right))
 }
 
-/// The halting head alone, against what further steps would gain.
+/// The halting head alone.
 pub fn halt(model: &Reasoner, batch: &Batch) -> Result<LossTerms> {
     let views = match &batch.pictures {
         Pictures::Pixels(pixels) => model.encode(pixels)?,
         Pictures::Views(views) => views.clone(),
     };
-    Ok(LossTerms { halt: Some(halting::loss(model, &views, batch)?), ..LossTerms::default() })
+    let scene = model.look(&views)?;
+    let mut thread = model.prompt(&scene, &batch.prompts)?;
+    let logits = halting::think(model, &scene, &mut thread, &batch.steps)?;
+    Ok(LossTerms { halt: Some(halting::loss(&logits, &batch.steps)?), ..LossTerms::default() })
 }
 
 /// Cross-entropy of the answer, and which rows have every token right.

@@ -2,8 +2,8 @@
 
 use crate::batch::{Batch, Feeder};
 use crate::checkpoint::{self, State};
-use crate::config::{Config, Objective};
-use crate::loss::{self, LossTerms};
+use crate::config::{Config, Objective, Stage};
+use crate::loss;
 use crate::metrics::{Metrics, StepRecord, finite};
 use crate::stages::{self, Staged};
 use crate::vars::{Vars, dice};
@@ -11,6 +11,7 @@ use crate::{Error, Result, monitor, schedule};
 use candle_core::{Device, Tensor};
 use lare_data::{Suite, Tokenizer};
 use lare_model::{Init, Path as Module, Reasoner, Source};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -112,35 +113,34 @@ impl<'a> Run<'a> {
         Ok(Self { config, setting, vars, staged, feeder, metrics, state, last_line })
     }
 
-    /// One optimiser step: batch, loss, gradients, update, metrics.
+    /// One optimiser step: batches, losses, gradients, update, metrics.
     fn step(&mut self) -> Result<StepRecord> {
         let stage = &self.config.stages[self.state.stage];
-        let mut record = StepRecord {
-            step: self.state.step,
-            stage: stage.name.clone(),
-            rate: schedule::rate(stage, self.state.step_in_stage),
-            ..StepRecord::default()
-        };
         let logged = self.state.step.is_multiple_of(self.config.log_every_steps);
-        let mut sum: Vec<Option<Tensor>> = vec![None; self.staged.names.len()];
+        let mut batches = Vec::with_capacity(stage.accumulate);
         for part in 0..stage.accumulate {
             let index = self.state.step_in_stage * stage.accumulate + part;
             let frozen = self.staged.frozen_encoders.then_some(&self.staged.model);
             let batch = self.feeder.batch(self.state.stage, index, frozen)?;
             self.last_line.1 += batch.rows.len();
-            let terms = self.forward(&batch, part, logged, &mut record)?;
-            record.terms = finite(self.state.step, &terms, &stage.loss)?;
-            let total = (terms.total(&stage.loss)? / stage.accumulate as f64)?;
-            let gradients = total.backward()?;
-            for (sum, var) in sum.iter_mut().zip(self.staged.optimizer.params()) {
-                if let Some(gradient) = gradients.get(var) {
-                    *sum = Some(match sum.take() {
-                        None => gradient.clone(),
-                        Some(sum) => (sum + gradient)?,
-                    });
-                }
+            batches.push(batch);
+        }
+        let work = Work { staged: &self.staged, stage, seed: self.config.seed, step: self.state.step, logged };
+        // Side by side: a graph of small operations keeps one core busy and hardly two.
+        let parts: Vec<Part> =
+            batches.par_iter().enumerate().map(|(part, batch)| work.part(part, batch)).collect::<Result<_>>()?;
+        let mut sum: Vec<Option<Tensor>> = vec![None; self.staged.names.len()];
+        for part in &parts {
+            for (sum, gradient) in sum.iter_mut().zip(&part.gradients) {
+                *sum = match (sum.take(), gradient) {
+                    (Some(sum), Some(gradient)) => Some((sum + gradient)?),
+                    (sum, gradient) => sum.or_else(|| gradient.clone()),
+                };
             }
         }
+        let mut record = mean_record(parts);
+        (record.step, record.stage) = (self.state.step, stage.name.clone());
+        record.rate = schedule::rate(stage, self.state.step_in_stage);
         let (rates, clip) = (&self.staged.rate_scale, self.config.optimizer.clip_norm);
         record.gradient_norm = self.staged.optimizer.step_from(&sum, record.rate, rates, clip)?;
         if !record.gradient_norm.is_finite() {
@@ -157,31 +157,6 @@ impl<'a> Run<'a> {
         Ok(record)
     }
 
-    /// The stage's objective on one batch; monitors go into the record.
-    fn forward(&self, batch: &Batch, part: usize, logged: bool, record: &mut StepRecord) -> Result<LossTerms> {
-        let stage = &self.config.stages[self.state.stage];
-        let model = &self.staged.model;
-        match stage.objective {
-            Objective::Read => {
-                let (terms, right) = loss::read_pictures(model, &self.staged.readers, batch)?;
-                record.reading = right;
-                Ok(terms)
-            }
-            Objective::Halt => loss::halt(model, batch),
-            Objective::Reason => {
-                let number = (self.state.step * stage.accumulate + part) as u64;
-                let outcome = loss::reason(model, batch, stage, &mut dice(self.config.seed, "loss", number))?;
-                let right = outcome.right.iter().filter(|r| **r).count();
-                record.right = Some(right as f64 / outcome.right.len().max(1) as f64);
-                record.rec_of_another = outcome.rec_of_another;
-                if logged {
-                    record.health = Some(monitor::health(model, &outcome.thread, batch)?);
-                }
-                Ok(outcome.terms)
-            }
-        }
-    }
-
     /// Shares right by task on pictures of the validation split, with averaged weights.
     fn validate(&mut self) -> Result<Vec<(String, f64)>> {
         let index = self.state.stage;
@@ -192,9 +167,9 @@ impl<'a> Run<'a> {
         let model = Reasoner::new(&self.config.model, Module::root(&Averaged::of(&self.staged, &self.vars)?))?;
         let mut tally: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for mix in &stage.mix {
-            for part in 0..self.config.validation_pictures.div_ceil(self.config.data.pictures_per_batch) {
+            for part in 0..self.config.validation_pictures.div_ceil(stage.pictures_per_batch) {
                 let batch = self.feeder.validation(index, mix, &model, part)?;
-                let plain = crate::config::Stage { loss: loss_of_answer_alone(), ..stage.clone() };
+                let plain = Stage { loss: loss_of_answer_alone(), ..stage.clone() };
                 let outcome = loss::reason(&model, &batch, &plain, &mut dice(0, "validation", 0))?;
                 for (row, right) in batch.rows.iter().zip(outcome.right) {
                     for key in [row.task.to_string(), format!("{} {}", row.task, row.looks)] {
@@ -234,6 +209,79 @@ impl<'a> Run<'a> {
             path = checkpoint::export(&folder, self.config, &self.staged, &self.vars, self.setting.tokenizer.1)?;
         }
         Ok(Ended { complete, step: self.state.step, path })
+    }
+}
+
+/// What the parts of a step have in common.
+struct Work<'a> {
+    staged: &'a Staged,
+    stage: &'a Stage,
+    seed: u64,
+    step: usize,
+    logged: bool,
+}
+
+/// What one batch of a step gives.
+struct Part {
+    gradients: Vec<Option<Tensor>>, // of the optimiser's parameters, divided by `accumulate`
+    record: StepRecord,
+}
+
+impl Work<'_> {
+    /// The stage's objective on one batch, and its gradients; monitors of the first part go into the record.
+    fn part(&self, part: usize, batch: &Batch) -> Result<Part> {
+        let Self { staged, stage, .. } = self;
+        let mut record = StepRecord::default();
+        let terms = match stage.objective {
+            Objective::Read => {
+                let (terms, right) = loss::read_pictures(&staged.model, &staged.readers, batch)?;
+                record.reading = right;
+                terms
+            }
+            Objective::Halt => loss::halt(&staged.model, batch)?,
+            Objective::Reason => {
+                let number = (self.step * stage.accumulate + part) as u64;
+                let outcome = loss::reason(&staged.model, batch, stage, &mut dice(self.seed, "loss", number))?;
+                let right = outcome.right.iter().filter(|r| **r).count();
+                record.right = Some(right as f64 / outcome.right.len().max(1) as f64);
+                record.rec_of_another = outcome.rec_of_another;
+                if self.logged && part == 0 {
+                    record.health = Some(monitor::health(&staged.model, &outcome.thread, batch)?);
+                }
+                outcome.terms
+            }
+        };
+        record.terms = finite(self.step, &terms, &stage.loss)?;
+        let gradients = (terms.total(&stage.loss)? / stage.accumulate as f64)?.backward()?;
+        let gradients = staged.optimizer.params().iter().map(|var| gradients.get(var).cloned()).collect();
+        Ok(Part { gradients, record })
+    }
+}
+
+/// The parts' records as one: means of what several of them have, the first part's health.
+fn mean_record(parts: Vec<Part>) -> StepRecord {
+    fn mean(all: Vec<Vec<(&'static str, f64)>>) -> Vec<(&'static str, f64)> {
+        let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
+        for (name, value) in all.into_iter().flatten() {
+            match sums.iter_mut().find(|(known, _, _)| *known == name) {
+                Some((_, sum, count)) => (*sum, *count) = (*sum + value, *count + 1.0),
+                None => sums.push((name, value, 1.0)),
+            }
+        }
+        sums.into_iter().map(|(name, sum, count)| (name, sum / count)).collect()
+    }
+    let one = |name: &'static str, of: fn(&StepRecord) -> Option<f64>, records: &[StepRecord]| {
+        let values = records.iter().filter_map(of).map(|value| vec![(name, value)]).collect();
+        mean(values).first().map(|(_, value)| *value)
+    };
+    let mut records: Vec<StepRecord> = parts.into_iter().map(|part| part.record).collect();
+    StepRecord {
+        right: one("right", |r| r.right, &records),
+        rec_of_another: one("rec_of_another", |r| r.rec_of_another, &records),
+        terms: mean(records.iter().map(|r| r.terms.clone()).collect()),
+        reading: mean(records.iter().map(|r| r.reading.clone()).collect()),
+        health: records.first_mut().and_then(|r| r.health.take()),
+        ..StepRecord::default()
     }
 }
 

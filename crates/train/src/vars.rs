@@ -1,7 +1,7 @@
 //! The variables of a run: parameters by name, created from a seed, frozen or trained.
 
 use crate::{Error, Result};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use lare_model::{Init, Source};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -108,7 +108,7 @@ fn start(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
     }
 }
 
-/// Reads f32 variables from safetensors bytes.
+/// Reads variables from safetensors bytes, f32 or f16; they are f32 here.
 pub fn read_tensors(bytes: &[u8], path: &std::path::Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let damaged = |e: safetensors::SafeTensorError| {
         Error::Model(lare_model::Error::Damaged { file: path.display().to_string(), reason: e.to_string() })
@@ -116,8 +116,20 @@ pub fn read_tensors(bytes: &[u8], path: &std::path::Path, device: &Device) -> Re
     let archive = safetensors::SafeTensors::deserialize(bytes).map_err(damaged)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in archive.tensors() {
-        let tensor = Tensor::from_raw_buffer(view.data(), candle_core::DType::F32, view.shape(), device)?;
-        tensors.insert(name, tensor);
+        let dtype = match view.dtype() {
+            safetensors::Dtype::F32 => DType::F32,
+            safetensors::Dtype::F16 => DType::F16,
+            other => {
+                return Err(Error::Mismatch {
+                    path: path.to_owned(),
+                    what: format!("the elements of `{name}`"),
+                    expected: "f32 or f16".into(),
+                    got: format!("{other:?}"),
+                });
+            }
+        };
+        let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), device)?;
+        tensors.insert(name, tensor.to_dtype(DType::F32)?);
     }
     Ok(tensors)
 }

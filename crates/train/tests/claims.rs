@@ -40,14 +40,18 @@ impl Hooks for StopAfter {
 }
 
 fn go(config: &Config, folder: &Path, resume: bool, stop_after: usize) -> lare_train::Result<Ended> {
-    let setting = Setting {
-        folder,
-        resume,
-        init: None,
-        device: Device::Cpu,
-        suite: &SUITE,
-        tokenizer: (&TOKENIZER.0, &TOKENIZER.1),
-    };
+    go_from(config, None, folder, resume, stop_after)
+}
+
+fn go_from(
+    config: &Config,
+    init: Option<&Path>,
+    folder: &Path,
+    resume: bool,
+    stop_after: usize,
+) -> lare_train::Result<Ended> {
+    let setting =
+        Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer: (&TOKENIZER.0, &TOKENIZER.1) };
     train(config, &setting, &mut StopAfter(stop_after, std::cell::Cell::new(0)))
 }
 
@@ -79,13 +83,34 @@ fn a_resumed_run_equals_the_uninterrupted_one_to_the_bit() {
 }
 
 #[test]
+fn a_run_starts_from_an_exported_model() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = go(&tiny(), one.path(), false, usize::MAX).unwrap().path;
+    let started = go_from(&tiny(), Some(&model), two.path(), false, 0).unwrap().path;
+    let exported = std::fs::read(model.join("model.safetensors")).unwrap();
+    let exported = safetensors::SafeTensors::deserialize(&exported).unwrap();
+    let taken = std::fs::read(started.join("weights.safetensors")).unwrap();
+    let taken = safetensors::SafeTensors::deserialize(&taken).unwrap();
+    for (name, tensor) in exported.tensors() {
+        let half = tensor.data().as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32());
+        let taken = taken.tensor(&name).unwrap();
+        let full = taken.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+        assert!(half.eq(full), "{name}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_weights_to_the_bit() {
+    let on_threads = |count: usize, config: &Config, folder: &Path| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap();
+        pool.install(|| go(config, folder, false, usize::MAX).map(|_| ())).unwrap();
+    };
     let mut config = tiny();
     for stages in 1..=4 {
         config.stages = tiny().stages[..stages].to_vec();
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        go(&config, one.path(), false, usize::MAX).unwrap();
-        go(&config, two.path(), false, usize::MAX).unwrap();
+        on_threads(1, &config, one.path());
+        on_threads(3, &config, two.path());
         let read = |folder: &Path| std::fs::read(folder.join("model/model.safetensors")).unwrap();
         assert!(read(one.path()) == read(two.path()), "{} stages", stages);
     }

@@ -75,6 +75,8 @@ fn a_picture_that_claims_to_be_huge_is_refused_before_decoding() {
         assert!(matches!(error, ImageError::TooLarge { .. }), "{error}");
         assert!(error.to_string().contains("huge.png") && error.to_string().contains("40000000"), "{error}");
     }
+    let error = decode(&png_header(20_000, 20_000), "huge.png").unwrap_err().to_string();
+    assert!(error.contains("20000 x 20000 pixels"), "{error}");
 }
 
 #[test]

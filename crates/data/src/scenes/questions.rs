@@ -287,7 +287,7 @@ fn routes(scene: &Scene, relations: usize) -> Vec<Route> {
 
 fn relate(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question> {
     const NEAR: [&str; 5] = [
-        "What is written under the object {d1} {x}?",
+        "What is written on the object {d1} {x}?",
         "What is the tag of the object {d1} {x}?",
         "Read the tag of the one {d1} {x}.",
         "What does the object {d1} {x} say?",
