@@ -95,7 +95,7 @@ pub struct Ask {
     pub max_tokens: usize,
 
     /// Where to write the picture of all looks; by default PICTURE.looks.png in the current folder. With
-    /// `--questions` or `--trace` only when given.
+    /// `--trace` only when given; `--questions` writes none.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["no_looks", "questions"])]
     pub looks: Option<PathBuf>,
 

@@ -25,6 +25,10 @@ pub struct Messages {
     live: bool,
 }
 
+/// A task of known length.
+const BAR: &str = "{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}";
+/// A task of unknown length.
+const SPINNER: &str = "{spinner} {msg}  {elapsed}";
 /// Time between two lines of progress where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -59,7 +63,7 @@ impl Messages {
         given(io::stdout().lock().flush())
     }
 
-    /// Says what a person may want to know; with `--json` nobody asks.
+    /// Says what a person may want to know; silent with `--json`.
     pub fn note(&self, text: &str) {
         if !self.json {
             say(text);
@@ -83,10 +87,8 @@ impl Messages {
     /// Without `total` the bar only turns.
     pub fn progress(&self, what: &str, total: Option<u64>) -> Progress {
         let bar = match total {
-            Some(total) => {
-                ProgressBar::new(total).with_style(style("{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}"))
-            }
-            None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}  {elapsed}")),
+            Some(total) => ProgressBar::new(total).with_style(style(BAR)),
+            None => ProgressBar::new_spinner().with_style(style(SPINNER)),
         };
         bar.set_draw_target(if self.live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
         bar.set_message(what.to_owned());
@@ -120,7 +122,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// So much is done, and this is how it stands.
+    /// Moves the bar, or prints a line when one is due.
     pub fn at(&mut self, done: u64, status: impl Into<String>) {
         let status = status.into();
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
@@ -158,13 +160,17 @@ fn say(text: &str) {
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
-/// A reader that has gone away has what it wanted.
+/// A pipe that its reader closed is no failure.
 fn given(written: io::Result<()>) -> Result<(), Failure> {
     match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::new("the result could not be written to stdout")
-            .part("got", error)
-            .hint("free some space, or write elsewhere")),
+        Err(error) => {
+            let hint = match error.kind() {
+                ErrorKind::StorageFull => "free some space, or write elsewhere",
+                _ => "write elsewhere",
+            };
+            Err(Failure::new("the result could not be written to stdout").part("got", error).hint(hint))
+        }
         Ok(()) => Ok(()),
     }
 }
@@ -198,11 +204,8 @@ mod tests {
 
     #[test]
     fn every_progress_style_is_valid() {
-        for total in [None, Some(3)] {
-            let mut progress = PLAIN.progress("working", total);
-            progress.at(1, "half way");
-            progress.finish();
+        for template in [BAR, SPINNER] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
-        assert!(ProgressStyle::with_template("{bar:32} {pos}/{len}  {elapsed} of about {duration}  {msg}").is_ok());
     }
 }

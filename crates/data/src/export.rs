@@ -35,6 +35,9 @@ pub use sheet::contact_sheet;
 /// Samples made at a time, in parallel, before they are written.
 const CHUNK: usize = 64;
 
+/// Hears how many samples are written, and says whether to go on.
+pub type Progress<'a> = &'a mut dyn FnMut(u64) -> bool;
+
 /// Which samples to write: of each task, `count` from number `first` on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
@@ -92,6 +95,24 @@ pub enum ExportError {
         /// Samples selected of each.
         count: u64,
     },
+    /// The numbers of the samples do not fit.
+    #[error(
+        "there are no samples {first} to {first} + {count}\n  expected  first + count, times the tasks, below 2^63\n\nhint: ask for fewer, or start at a lower number"
+    )]
+    Numbers {
+        /// Number of the first.
+        first: u64,
+        /// Samples selected of each task.
+        count: u64,
+    },
+    /// Whoever hears of progress said so.
+    #[error("stopped after {written} samples; nothing was left in `{path}`")]
+    Stopped {
+        /// The final name.
+        path: PathBuf,
+        /// Samples written until then.
+        written: u64,
+    },
     /// A picture or record could not be put into the format.
     #[error("cannot write sample `{id}` as {format}: {reason}")]
     Encode {
@@ -129,6 +150,12 @@ impl Selection {
             let (tasks, count) = (self.tasks.len(), self.count);
             return Err(ExportError::Nothing { path: path.to_owned(), tasks, count });
         }
+        let end = self.first.checked_add(self.count);
+        let fits = |n: u64| n < 1 << 63;
+        let total = self.count.checked_mul(self.tasks.len() as u64);
+        if !end.is_some_and(fits) || !total.is_some_and(fits) {
+            return Err(ExportError::Numbers { first: self.first, count: self.count });
+        }
         let got = if path.is_dir() { "a folder" } else { "a file" };
         if path.symlink_metadata().is_ok() { Err(ExportError::Exists { path: path.to_owned(), got }) } else { Ok(()) }
     }
@@ -137,26 +164,34 @@ impl Selection {
         self.count * self.tasks.len() as u64
     }
 
-    /// Calls `write` with every sample in order; they are made, and their pictures encoded, in parallel.
+    /// Calls `write` with every sample in order; they are made, and their pictures encoded, in parallel. `progress`
+    /// hears now and then how many are written, and may end it.
     fn for_each(
         &self,
         suite: &Suite,
+        path: &Path,
+        progress: Progress,
         mut write: impl FnMut(&Sample, &[u8]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let end = self.first + self.count;
-        let wanted: Vec<(Task, u64)> =
-            self.tasks.iter().flat_map(|&task| (self.first..end).map(move |index| (task, index))).collect();
-        for chunk in wanted.chunks(CHUNK) {
-            let made: Result<Vec<_>, ExportError> = chunk
-                .par_iter()
-                .map(|&(task, index)| {
-                    let sample = suite.sample(self.split, task, index);
-                    let png = png(&sample.picture).map_err(|reason| encode_error(&sample, "PNG", reason))?;
-                    Ok((sample, png))
-                })
-                .collect();
-            for (sample, png) in made? {
-                write(&sample, &png)?;
+        let mut written = 0;
+        for &task in &self.tasks {
+            for start in (self.first..end).step_by(CHUNK) {
+                let made: Result<Vec<_>, ExportError> = (start..end.min(start + CHUNK as u64))
+                    .into_par_iter()
+                    .map(|index| {
+                        let sample = suite.sample(self.split, task, index);
+                        let png = png(&sample.picture).map_err(|reason| encode_error(&sample, "PNG", reason))?;
+                        Ok((sample, png))
+                    })
+                    .collect();
+                for (sample, png) in made? {
+                    write(&sample, &png)?;
+                    written += 1;
+                }
+                if !progress(written) {
+                    return Err(ExportError::Stopped { path: path.to_owned(), written });
+                }
             }
         }
         Ok(())
@@ -240,13 +275,13 @@ impl<'a> Record<'a> {
 ///
 /// # Errors
 /// If the folder exists, nothing was selected, or the disk refuses.
-pub fn folder(suite: &Suite, selection: &Selection, path: &Path) -> Result<Written, ExportError> {
+pub fn folder(suite: &Suite, selection: &Selection, path: &Path, progress: Progress) -> Result<Written, ExportError> {
     selection.check(path)?;
     let place = Temporary::folder(path)?;
     let images = place.images()?;
     let list = place.path.join("samples.jsonl");
     let mut lines = BufWriter::new(File::create(&list).map_err(doing("create", &list))?);
-    selection.for_each(suite, |sample, png| {
+    selection.for_each(suite, path, progress, |sample, png| {
         let record = Record::of(sample);
         write_picture(&images, sample, png)?;
         let line = serde_json::to_string(&record).map_err(|error| encode_error(sample, "JSON", error))?;
@@ -261,14 +296,14 @@ pub fn folder(suite: &Suite, selection: &Selection, path: &Path) -> Result<Writt
 ///
 /// # Errors
 /// If the folder exists, nothing was selected, or the disk refuses.
-pub fn llava(suite: &Suite, selection: &Selection, path: &Path) -> Result<Written, ExportError> {
+pub fn llava(suite: &Suite, selection: &Selection, path: &Path, progress: Progress) -> Result<Written, ExportError> {
     selection.check(path)?;
     let place = Temporary::folder(path)?;
     let images = place.images()?;
     let list = place.path.join("llava.json");
     let mut lines = BufWriter::new(File::create(&list).map_err(doing("create", &list))?);
     let mut before = "[\n";
-    selection.for_each(suite, |sample, png| {
+    selection.for_each(suite, path, progress, |sample, png| {
         write_picture(&images, sample, png)?;
         let question = &sample.question;
         let entry = json!({
@@ -297,14 +332,14 @@ pub fn llava(suite: &Suite, selection: &Selection, path: &Path) -> Result<Writte
 ///
 /// # Errors
 /// If the file exists, nothing was selected, or the disk refuses.
-pub fn tsv(suite: &Suite, selection: &Selection, path: &Path) -> Result<Written, ExportError> {
+pub fn tsv(suite: &Suite, selection: &Selection, path: &Path, progress: Progress) -> Result<Written, ExportError> {
     selection.check(path)?;
     let place = Temporary::file(path);
     let mut lines = BufWriter::new(File::create(&place.path).map_err(doing("create", &place.path))?);
     let fail = doing("write", &place.path);
     writeln!(lines, "index\timage\tquestion\tA\tB\tC\tD\tE\tanswer\tcategory\tsplit\tid").map_err(&fail)?;
     let mut index = 0;
-    selection.for_each(suite, |sample, png| {
+    selection.for_each(suite, path, progress, |sample, png| {
         let question = &sample.question;
         let choices = question.choices.as_deref().unwrap_or_default();
         let options: Vec<&str> = (0..5).map(|option| choices.get(option).map_or("", String::as_str)).collect();

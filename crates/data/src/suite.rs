@@ -1,5 +1,6 @@
 //! The refocus suite: any sample of any split, from its number alone.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +13,9 @@ use crate::scenes::sprites::{Artist, Glyphs, Sprites};
 use crate::scenes::{Facts, Group, Scene, Want, chart, draw, objects, odd, page, path, questions};
 
 /// Goes up whenever any sample of any split changes.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
+/// What pictures, questions and answers are drawn from; rationales can change without it.
+const SCENES: u64 = 1;
 
 /// Categories whose digits are arranged for counting when several questions share a scene.
 const SHARED_FOCUSES: usize = 2;
@@ -32,6 +35,8 @@ pub struct GroupRecipe {
     pub min_looks: usize,
     /// Most looks a question may need.
     pub max_looks: usize,
+    /// Templates ([`Question::template`]) allowed of a task; all of a task that is not listed.
+    pub templates: BTreeMap<Task, Vec<usize>>,
 }
 
 /// A recipe that no scene can satisfy.
@@ -166,7 +171,7 @@ impl Suite {
     /// [`Group::objects`] whose bodies are empty.
     #[must_use]
     pub fn page(&self, split: Split, index: u64) -> Group {
-        let mut dice = Dice::new(&[VERSION, split as u64, u64::MAX - 1, index]);
+        let mut dice = Dice::new(&[SCENES, split as u64, u64::MAX - 1, index]);
         let scene = page::describe(split, &self.glyphs, &mut dice);
         let picture = self.draw(split, &scene);
         Group { picture, objects: scene.objects, marks: scene.marks, questions: Vec::new() }
@@ -186,7 +191,7 @@ impl Suite {
     }
 
     pub(crate) fn describe_group(&self, split: Split, index: u64, recipe: &GroupRecipe) -> (Scene, Vec<Question>) {
-        let mut dice = Dice::new(&[VERSION, split as u64, u64::MAX, index]);
+        let mut dice = Dice::new(&[SCENES, split as u64, u64::MAX, index]);
         let want = Want { moves: moves(split), min_looks: recipe.min_looks, max_looks: recipe.max_looks, shared: true };
         let feasible = recipe.feasible(split);
         let weights: Vec<f32> = feasible.iter().map(|(_, weight)| *weight).collect();
@@ -198,7 +203,7 @@ impl Suite {
             feasible.into_iter().filter(|(task, _)| Family::of(*task) == family).unzip();
         loop {
             let scene = self.scene(split, &tasks, want, &mut dice);
-            let questions = ask_several(&scene, &tasks, &weights, recipe.questions, want, &mut dice);
+            let questions = ask_several(&scene, &tasks, &weights, recipe, want, &mut dice);
             if !questions.is_empty() || recipe.questions == 0 {
                 return (scene, questions);
             }
@@ -230,7 +235,7 @@ impl Suite {
 }
 
 fn sample_seed(split: Split, task: Task, index: u64) -> u64 {
-    mix(&[VERSION, split as u64, task as u64, index])
+    mix(&[SCENES, split as u64, task as u64, index])
 }
 
 /// What a scene of objects needs to carry questions of these tasks.
@@ -268,10 +273,12 @@ fn ask_several(
     scene: &Scene,
     tasks: &[Task],
     weights: &[f32],
-    count: usize,
+    recipe: &GroupRecipe,
     want: Want,
     dice: &mut Dice,
 ) -> Vec<Question> {
+    let count = recipe.questions;
+    let allowed = |q: &Question| recipe.templates.get(&q.task).is_none_or(|all| all.contains(&q.template));
     let mut asked: Vec<Question> = Vec::with_capacity(count);
     let mut tries = 0;
     while asked.len() < count && tries < TRIES * (count + TRIES) {
@@ -279,7 +286,7 @@ fn ask_several(
             break;
         };
         tries += 1;
-        let Some(question) = ask(tasks[task], scene, want, dice) else {
+        let Some(question) = ask(tasks[task], scene, want, dice).filter(allowed) else {
             continue;
         };
         let again = asked.iter().any(|other| other.text == question.text);

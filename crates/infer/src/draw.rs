@@ -3,14 +3,10 @@
 use crate::sampler::normals;
 use crate::{Assistant, Result};
 use candle_core::Tensor;
-use lare_model::semantic::amplitudes;
+use lare_model::semantic::{amplitudes, from_drawing, to_drawing};
 
 /// Denoising steps: more change nothing that can be seen at this size.
 const STEPS: usize = 20;
-/// Training sees pixels of 0..1 as `(pixel - MIDDLE) * GAIN`, about unit variance.
-const MIDDLE: f32 = 0.7;
-/// See [`MIDDLE`].
-const GAIN: f32 = 4.0;
 
 /// A small square RGB picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +40,12 @@ pub fn thoughts(assistant: &Assistant, thoughts: &[&[f32]], seed: u64) -> Result
         let guess: Vec<f32> = denoiser.noise(&input, &vec![time(step); n], &given)?.flatten_all()?.to_vec1()?;
         for ((noisy, clean), guess) in noisy.iter_mut().zip(&mut clean).zip(guess) {
             // No pixel is darker than black or lighter than white; the noise is what that leaves.
-            *clean = ((*noisy - noise * guess) / signal).clamp(-MIDDLE * GAIN, (1.0 - MIDDLE) * GAIN);
+            *clean = ((*noisy - noise * guess) / signal).clamp(to_drawing(0.0), to_drawing(1.0));
             let rest = (*noisy - signal * *clean) / noise;
             *noisy = next_signal * *clean + next_noise * rest;
         }
     }
-    let byte = |value: &f32| ((value / GAIN + MIDDLE).clamp(0.0, 1.0) * 255.0).round() as u8;
+    let byte = |value: &f32| (from_drawing(*value).clamp(0.0, 1.0) * 255.0).round() as u8;
     Ok(clean.chunks(values).map(|c| Drawing { side: denoiser.side(), rgb: c.iter().map(byte).collect() }).collect())
 }
 

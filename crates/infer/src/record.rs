@@ -1,9 +1,9 @@
 //! From an answer to the record that a trace keeps of it.
 
 use crate::draw::Drawing;
-use crate::{Answer, Assistant};
+use crate::{Answer, Assistant, Options, Sampling, Steps};
 use lare_data::Picture;
-use lare_trace::{InputInfo, ModelInfo, Record, SCHEMA, SmallPicture, StepRecord};
+use lare_trace::{InputInfo, ModelInfo, OptionsInfo, Record, SCHEMA, SmallPicture, StepRecord};
 
 /// What was asked, as far as the answer itself does not know it.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +14,8 @@ pub struct Asked<'a> {
     pub picture_hash: &'a str,
     /// The question, word for word.
     pub question: &'a str,
-    /// Where sampling started.
-    pub seed: u64,
+    /// How it was to be answered.
+    pub options: Options,
 }
 
 /// The record of one answer. `drawings` has a picture for each look, or none at all.
@@ -25,6 +25,7 @@ pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &
         index,
         weights: look.scores.clone(),
         selected: look.chosen.clone(),
+        named_words: look.named.clone(),
         nearest_words: look.nearest.clone(),
         gate_mean: look.gate_mean,
         halt_probability: look.halt_probability,
@@ -39,6 +40,7 @@ pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &
     });
     Record {
         schema: SCHEMA,
+        program: concat!("lare ", env!("CARGO_PKG_VERSION")).to_owned(),
         model: ModelInfo {
             name: assistant.name().to_owned(),
             config_hash: assistant.config_hash.clone(),
@@ -49,7 +51,8 @@ pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &
             width: asked.picture.width as u32,
             height: asked.picture.height as u32,
             question: asked.question.to_owned(),
-            seed: asked.seed,
+            seed: asked.options.sampling.seed,
+            options: options(&asked.options),
         },
         grid: answer.grid,
         steps: steps.collect(),
@@ -59,10 +62,19 @@ pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &
     }
 }
 
+fn options(options: &Options) -> OptionsInfo {
+    let (steps, halt_threshold) = match options.steps {
+        Steps::Fixed(steps) => (Some(steps), None),
+        Steps::Auto { threshold } => (None, Some(threshold)),
+    };
+    let Sampling { temperature, top_p, seed: _ } = options.sampling;
+    OptionsInfo { steps, halt_threshold, temperature, top_p, max_tokens: options.max_tokens }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Batch, Options, Question, Steps, draw, session, tiny};
+    use crate::{Batch, Question, draw, session, tiny};
 
     #[test]
     fn the_record_of_an_answer_is_valid_for_every_shape_of_picture() {
@@ -74,7 +86,7 @@ mod tests {
             let answers = session::answer(&assistant, &batch, &mut |_| ()).unwrap();
             let thoughts: Vec<&[f32]> = answers[0].looks.iter().map(|l| &l.thought[..]).collect();
             let drawings = draw::thoughts(&assistant, &thoughts, 0).unwrap();
-            let asked = Asked { picture: &picture, picture_hash: "00", question: "cat", seed: 0 };
+            let asked = Asked { picture: &picture, picture_hash: "00", question: "cat", options };
             let record = record(&assistant, &asked, &answers[0], &drawings);
             record.validate().unwrap_or_else(|e| panic!("{width} x {height}: {e}"));
             assert!(record.steps.iter().all(|s| s.thought_picture.is_some()));

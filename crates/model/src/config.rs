@@ -146,6 +146,23 @@ pub struct Semantic {
     pub denoiser_blocks: usize,
 }
 
+/// A field, whether it holds, what would, what stands there.
+type Check = (&'static str, bool, &'static str, String);
+
+fn within(count: usize, most: usize) -> bool {
+    (1..=most).contains(&count)
+}
+
+/// A model of more parameters than this is a slip in a config: it would fill any machine's memory before it failed.
+const MOST_PARAMETERS: u64 = 1 << 37;
+
+impl Semantic {
+    /// How many times smaller than the picture a drawing is.
+    pub fn shrink(&self) -> usize {
+        self.drawing_span_px / self.drawing_px
+    }
+}
+
 impl Config {
     /// Reads and checks a config. `file` names it in errors.
     pub fn from_toml(text: &str, file: &str) -> Result<Self> {
@@ -179,60 +196,80 @@ impl Config {
         Ok(())
     }
 
-    /// Each field that others depend on: whether it holds, what would, what stands there.
-    fn checks(&self) -> [(&'static str, bool, &'static str, String); 12] {
-        let (v, l, r, s) = (&self.vision, &self.language, &self.refocus, &self.semantic);
+    /// Each field that others depend on, or that is a slip when it is huge.
+    fn checks(&self) -> Vec<Check> {
+        let mut checks = Vec::from(self.vision_checks());
+        checks.extend(self.language_checks());
+        checks.extend(self.refocus_checks());
+        checks
+    }
+
+    fn vision_checks(&self) -> [Check; 4] {
+        let v = &self.vision;
         let stride = v.cell_px.checked_div(v.fine_per_side).unwrap_or(0);
-        let head_even = l.heads > 0 && l.width % l.heads == 0 && (l.width / l.heads) % 2 == 0;
+        let shrunk = v.coarse_shrink > 0 && v.cell_px == 16 * v.coarse_shrink;
+        let (fine, coarse) = ("cell_px / 16 (the fine encoder's stride)", "cell_px / 16 (the coarse encoder's stride)");
         [
-            (
-                "vision.fine_per_side",
-                stride == 16,
-                "cell_px / 16 (the fine encoder's stride)",
-                v.fine_per_side.to_string(),
-            ),
-            (
-                "vision.coarse_shrink",
-                v.coarse_shrink > 0 && v.cell_px == 16 * v.coarse_shrink,
-                "cell_px / 16 (the coarse encoder's stride)",
-                v.coarse_shrink.to_string(),
-            ),
-            ("vision.max_cells", v.max_cells >= 1, "at least 1", v.max_cells.to_string()),
+            ("vision.fine_per_side", stride == 16, fine, v.fine_per_side.to_string()),
+            ("vision.coarse_shrink", shrunk, coarse, v.coarse_shrink.to_string()),
+            ("vision.max_cells", within(v.max_cells, 65_536), "1 to 65536", v.max_cells.to_string()),
             (
                 "vision.position_frequencies",
-                v.position_frequencies >= 1,
-                "at least 1",
+                within(v.position_frequencies, 64),
+                "1 to 64",
                 v.position_frequencies.to_string(),
             ),
-            ("language.heads", head_even, "a divisor of width that leaves an even head width", l.heads.to_string()),
-            (
-                "language.kv_heads",
-                l.kv_heads > 0 && l.heads % l.kv_heads.max(1) == 0,
-                "a divisor of heads",
-                l.kv_heads.to_string(),
-            ),
-            ("language.layers", l.layers >= 1, "at least 1", l.layers.to_string()),
-            ("language.vocabulary", l.vocabulary >= 8, "at least 8", l.vocabulary.to_string()),
-            (
-                "refocus.heads",
-                r.heads > 0 && l.width % r.heads.max(1) == 0,
-                "a divisor of language.width",
-                r.heads.to_string(),
-            ),
-            (
-                "refocus.patches",
-                r.patches >= 1 && r.patches <= v.max_cells,
-                "1 to vision.max_cells",
-                r.patches.to_string(),
-            ),
-            ("refocus.blocks", r.blocks >= 1, "at least 1", r.blocks.to_string()),
-            (
-                "semantic.denoiser_patch_px",
-                s.denoiser_patch_px > 0 && s.drawing_px % s.denoiser_patch_px.max(1) == 0,
-                "a divisor of drawing_px",
-                s.denoiser_patch_px.to_string(),
-            ),
         ]
+    }
+
+    fn language_checks(&self) -> [Check; 9] {
+        let l = &self.language;
+        let head_even = l.heads > 0 && l.width.is_multiple_of(l.heads) && (l.width / l.heads).is_multiple_of(2);
+        let shared = l.kv_heads > 0 && l.heads.is_multiple_of(l.kv_heads);
+        let room = l.max_positions > self.refocus.max_steps.saturating_add(16) && l.max_positions <= 1 << 24;
+        let least = self.least_parameters();
+        [
+            ("language.width", within(l.width, 65_536), "1 to 65536", l.width.to_string()),
+            ("language.heads", head_even, "a divisor of width that leaves an even head width", l.heads.to_string()),
+            ("language.kv_heads", shared, "a divisor of heads", l.kv_heads.to_string()),
+            ("language.layers", within(l.layers, 1_024), "1 to 1024", l.layers.to_string()),
+            ("language.layers", least < MOST_PARAMETERS, "fewer than 2^37 parameters", format!("about {least}")),
+            ("language.feed_forward", within(l.feed_forward, 1 << 20), "1 to 1048576", l.feed_forward.to_string()),
+            ("language.norm_eps", l.norm_eps > 0.0 && l.norm_eps < 1.0, "above 0, below 1", l.norm_eps.to_string()),
+            (
+                "language.max_positions",
+                room,
+                "more than refocus.max_steps + 16, at most 2^24",
+                l.max_positions.to_string(),
+            ),
+            ("language.vocabulary", (8..=1 << 24).contains(&l.vocabulary), "8 to 2^24", l.vocabulary.to_string()),
+        ]
+    }
+
+    fn refocus_checks(&self) -> [Check; 6] {
+        let (r, s) = (&self.refocus, &self.semantic);
+        let heads = r.heads > 0 && self.language.width.is_multiple_of(r.heads);
+        let patches = within(r.patches, self.vision.max_cells);
+        let whole_patches = s.denoiser_patch_px > 0 && s.drawing_px.is_multiple_of(s.denoiser_patch_px);
+        let whole_shrink =
+            s.drawing_px > 0 && s.drawing_span_px >= s.drawing_px && s.drawing_span_px.is_multiple_of(s.drawing_px);
+        [
+            ("refocus.heads", heads, "a divisor of language.width", r.heads.to_string()),
+            ("refocus.patches", patches, "1 to vision.max_cells", r.patches.to_string()),
+            ("refocus.max_steps", within(r.max_steps, 1_024), "1 to 1024", r.max_steps.to_string()),
+            ("refocus.blocks", within(r.blocks, 64), "1 to 64", r.blocks.to_string()),
+            ("semantic.denoiser_patch_px", whole_patches, "a divisor of drawing_px", s.denoiser_patch_px.to_string()),
+            ("semantic.drawing_span_px", whole_shrink, "a multiple of drawing_px", s.drawing_span_px.to_string()),
+        ]
+    }
+
+    /// Fewer parameters than the decoder's layers have.
+    fn least_parameters(&self) -> u64 {
+        let l = &self.language;
+        let (width, inner) = (l.width as u64, l.feed_forward as u64);
+        width
+            .saturating_mul(width.saturating_mul(2).saturating_add(inner.saturating_mul(3)))
+            .saturating_mul(l.layers as u64)
     }
 
     /// `Dv`, width of one fine feature.

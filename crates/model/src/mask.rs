@@ -5,10 +5,10 @@
 //!
 //! ```text
 //!            shared (picture)   own slots of row 0             own slots of row 1
-//!            p0 p1 p2 p3        What is left ? z1 z2 z3 </t>   Read it  .  . z1  .  . </t>
+//!            p0 p1 p2 p3        What is left ? z1 z2 z3 </t>    .  . Read it z1  .  . </t>
 //! z2, row 0   x  x  x  x         x   x   x   x  x  x  -  -
-//! z1, row 1   x  x  x  x                                        x   x  -  -  x  -  -  -
-//! </t>, row 1 x  x  x  x                                        x   x  -  -  x  -  -  x
+//! z1, row 1   x  x  x  x                                         -  -  x   x  x  -  -  -
+//! </t>, row 1 x  x  x  x                                         -  -  x   x  x  -  -  x
 //! ```
 //!
 //! A query sees the visible shared slots and the visible own slots up to its own. Inside the picture every token

@@ -46,6 +46,8 @@ pub struct Thread {
     pub hidden: Tensor,
     /// What each step saw and thought; a row that had stopped has a meaningless entry.
     pub steps: Vec<Focus>,
+    /// What the decoder was given for each step, `[B, D]`: the thought at the scale of its embeddings.
+    pub latents: Vec<Tensor>,
     /// Latent steps that each row took, `[B]`.
     pub steps_of_row: Vec<usize>,
     rows: Vec<Tensor>,
@@ -92,7 +94,7 @@ impl Reasoner {
         &self.config
     }
 
-    /// Encodes pictures of one shape, `[S, H, W, 3]` in 0..1.
+    /// Encodes pictures of one shape, `[S, height, width, 3]` in 0..1.
     pub fn encode(&self, pixels: &Tensor) -> Result<Views> {
         self.backbone.encode(pixels)
     }
@@ -111,7 +113,7 @@ impl Reasoner {
     /// Reads the prompts. Shorter prompts get holes in front, which nobody sees.
     pub fn prompt(&self, scene: &Scene, prompts: &Prompts) -> Result<Thread> {
         let longest = prompts.ids.iter().map(Vec::len).max().unwrap_or(0);
-        if longest == 0 || prompts.ids.len() != prompts.picture_of_row.len() {
+        if longest == 0 || prompts.ids.iter().any(Vec::is_empty) || prompts.ids.len() != prompts.picture_of_row.len() {
             return Err(Error::Arguments {
                 what: "prompts",
                 expected: "at least one token, and a picture for each".into(),
@@ -136,14 +138,25 @@ impl Reasoner {
             cache,
             hidden,
             steps: Vec::new(),
+            latents: Vec::new(),
             steps_of_row: vec![0; b],
             rows,
             chosen_before: vec![Vec::new(); b],
         })
     }
 
-    /// One latent step of the rows that are still thinking; the others stay as they are.
+    /// One latent step of the rows that are still thinking; the others stay as they are. `thinking`: `[B]`; a row
+    /// that has stopped cannot go on.
     pub fn step(&self, scene: &Scene, thread: &mut Thread, thinking: &[bool], change: Intervention) -> Result<()> {
+        let taken = thread.steps.len();
+        let goes_on = |(thinking, steps): (&bool, &usize)| !thinking || *steps == taken;
+        if thinking.len() != thread.steps_of_row.len() || !thinking.iter().zip(&thread.steps_of_row).all(goes_on) {
+            return Err(Error::Arguments {
+                what: "rows that think",
+                expected: format!("{} rows, none that has stopped", thread.steps_of_row.len()),
+                got: format!("{thinking:?} after {:?} steps", thread.steps_of_row),
+            });
+        }
         let earlier: Vec<Tensor> = thread.steps.iter().map(|s| s.thought.clone()).collect();
         let now = Present {
             hidden: &thread.hidden,
@@ -157,9 +170,9 @@ impl Reasoner {
             focus.thought = replace(thread.steps.len(), &focus.thought)?;
         }
         let language = &self.backbone.language;
-        let latent = (&focus.thought * language.embedding_rms()?)?.unsqueeze(1)?; // [B, 1, D]
+        let latent = (&focus.thought * language.embedding_rms()?)?;
         let real: Vec<Vec<bool>> = thinking.iter().map(|t| vec![*t]).collect();
-        let run = language.over_slots(&latent, &real, &mut thread.cache, self.wants_rows())?;
+        let run = language.over_slots(&latent.unsqueeze(1)?, &real, &mut thread.cache, self.wants_rows())?;
         let next = run.hidden.squeeze(1)?;
         thread.hidden = keep_stopped(thinking, &next, &thread.hidden)?;
         thread.rows = self.over_cells(run.rows, scene)?;
@@ -168,6 +181,7 @@ impl Reasoner {
             thread.chosen_before[row].extend(&focus.chosen[row]);
         }
         thread.steps.push(focus);
+        thread.latents.push(latent);
         Ok(())
     }
 

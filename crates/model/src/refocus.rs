@@ -6,20 +6,21 @@
 //! ```text
 //! s = where the model would look, one weight per patch             [P] look again; [ours] the form of the score
 //! I = the R patches with the largest s                             [ours]
-//! u = LQFormer(queries = [h; z_1 .. z_{k-1}], memory at I, bias = log s[I])     [P]; bias [ours]
+//! u = LQFormer(queries = [h; z_1 .. z_{k-1}], memory at I, bias = log s[I])     [P] the name; [ours] its inside
 //! g = sigmoid(W [h; u] + b)                                        [P] gated fusion; form [ours]
 //! z = (g * u + (1 - g) * h), scaled to the norm of a token embedding            [ours]
 //! ```
 //!
-//! and `z` is the next input of the decoder. Choosing the best patches has no gradient; the bias has: it lets the
-//! answer's loss raise the scores of the patches that helped. Training, inference and evaluation all call
-//! [`Refocus::forward`].
+//! and `z` is the next input of the decoder. The queries carry `z` before that scaling. Choosing the best patches has
+//! no gradient; the bias has: it lets the answer's loss rank the chosen patches. A softmax over the chosen ones is
+//! blind to what they have in common, so it brings in no other patch: what is chosen is learned from the focus loss,
+//! that is, from regions. Training, inference and evaluation all call [`Refocus::forward`].
 
-use crate::Result;
 use crate::config::{Config, Memory, Scorer};
 use crate::nn::{Linear, sigmoid};
 use crate::qformer::{QFormer, Reading};
 use crate::weights::{Init, Path};
+use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use lare_kernels::{self as kernels, Sight};
 use std::sync::Arc;
@@ -76,6 +77,23 @@ pub struct Refocus {
     norm_eps: f64,
 }
 
+/// Patches that a caller chose, if each row has some and all are cells of its picture.
+fn real_patches(patches: &[Vec<u32>], now: &Present, look: &Look) -> Result<Vec<Vec<u32>>> {
+    let (_, most, _) = look.keys.dims3()?;
+    let is_real = |row: usize, p: &u32| {
+        (*p as usize) < most && look.visible[now.picture_of_row[row] as usize * most + *p as usize]
+    };
+    let fits = |(row, patches): (usize, &Vec<u32>)| !patches.is_empty() && patches.iter().all(|p| is_real(row, p));
+    if patches.len() != now.picture_of_row.len() || !patches.iter().enumerate().all(fits) {
+        return Err(Error::Arguments {
+            what: "patches of a look",
+            expected: format!("for each of {} rows at least one cell of its picture", now.picture_of_row.len()),
+            got: format!("{patches:?}"),
+        });
+    }
+    Ok(patches.to_vec())
+}
+
 /// Below this a score counts as nothing: keeps the logarithm finite where softmax underflows.
 const LEAST_SCORE: f64 = 1e-9;
 
@@ -125,7 +143,7 @@ impl Refocus {
     pub fn forward(&self, now: &Present, look: &Look, choose: Option<&[Vec<u32>]>) -> Result<Focus> {
         let log_scores = self.log_scores(now, look)?; // [B, P]
         let chosen = match choose {
-            Some(patches) => patches.to_vec(),
+            Some(patches) => real_patches(patches, now, look)?,
             None => self.choose(&log_scores, now, look)?,
         };
         let reading = self.reading(&log_scores, &chosen, now)?;
@@ -146,7 +164,8 @@ impl Refocus {
             Scorer::DotProduct => self.dot_product(now, look)?,
             Scorer::MeanAttention | Scorer::WeightedAttention => self.mean_attention(now.rows)?,
         };
-        Ok(scores.maximum(LEAST_SCORE)?.log()?)
+        // Added, not a floor: under a floor a score that is confidently wrong would get no gradient.
+        Ok((scores + LEAST_SCORE)?.log()?)
     }
 
     /// One head of attention from `h` to the pictures' keys, `[B, P]`.
@@ -194,10 +213,11 @@ impl Refocus {
             let picture = now.picture_of_row.get(row).map_or(0, |p| *p as usize);
             let real = |p: &u32| look.visible.get(picture * patches + *p as usize).copied().unwrap_or(false);
             let before = now.chosen_before.get(row).filter(|_| self.settings.exclude_earlier);
-            let fresh = |p: &u32| before.is_none_or(|seen| !seen.contains(p));
-            let mut order: Vec<u32> = (0..patches as u32).filter(|p| real(p) && fresh(p)).collect();
+            let seen = |p: u32| before.is_some_and(|seen| seen.contains(&p));
+            let mut order: Vec<u32> = (0..patches as u32).filter(real).collect();
             let of = |p: u32| score.get(p as usize).copied().unwrap_or(f32::NEG_INFINITY);
-            order.sort_by(|a, b| of(*b).total_cmp(&of(*a)));
+            // Once all have been seen the best are looked at again: an empty look would be no look.
+            order.sort_by(|a, b| seen(*a).cmp(&seen(*b)).then(of(*b).total_cmp(&of(*a))));
             order.truncate(self.settings.patches);
             all.push(order);
         }
@@ -207,7 +227,8 @@ impl Refocus {
     /// The memory entries behind the chosen patches, each with its patch's log-score.
     fn reading(&self, log_scores: &Tensor, chosen: &[Vec<u32>], now: &Present) -> Result<Reading> {
         let (b, _) = log_scores.dims2()?;
-        let (width, per_cell) = (self.settings.patches, self.per_cell as u32);
+        let width = chosen.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let per_cell = self.per_cell as u32;
         let mut entries = Vec::with_capacity(b * width * self.per_cell);
         let mut patch_of = Vec::with_capacity(entries.capacity());
         for patches in chosen {

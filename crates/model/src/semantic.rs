@@ -11,13 +11,31 @@ use crate::weights::{Init, Path};
 use candle_core::{D, Tensor};
 use lare_kernels as kernels;
 
+/// The contrastive loss gets no sharper than this, as in CLIP.
+const LEAST_TEMPERATURE: f64 = 0.01;
+
+/// Where the middle of the pixels' range 0..1 lies in drawings, and their scale: about unit variance.
+const PIXEL_MIDDLE: f32 = 0.7;
+/// See [`PIXEL_MIDDLE`].
+const PIXEL_GAIN: f32 = 4.0;
+
+/// A pixel of 0..1 as drawings hold it.
+pub fn to_drawing(pixel: f32) -> f32 {
+    (pixel - PIXEL_MIDDLE) * PIXEL_GAIN
+}
+
+/// What a drawing holds, as a pixel; may lie outside 0..1.
+pub fn from_drawing(value: f32) -> f32 {
+    value / PIXEL_GAIN + PIXEL_MIDDLE
+}
+
 /// Alignment, naming and drawing.
 #[derive(Clone, Debug)]
 pub struct Semantic {
     thought: Linear,
     picture: Linear,
     text: Linear,
-    log_temperature: Tensor, // []
+    log_temperature: Tensor, // [1]
     read: Linear,
     /// Draws what a thought holds.
     pub denoiser: Denoiser,
@@ -57,7 +75,7 @@ impl Semantic {
 
     /// The learned temperature of the contrastive loss, `[1]`.
     pub fn temperature(&self) -> Result<Tensor> {
-        Ok(self.log_temperature.exp()?)
+        Ok(self.log_temperature.maximum(LEAST_TEMPERATURE.ln())?.exp()?)
     }
 
     /// The words that thoughts `[B, D]` name: logits `[B, slots, V]` over the vocabulary of `embedding` `[V, D]`.

@@ -78,6 +78,10 @@ fn numbers(t: &Tensor) -> Vec<f32> {
     t.flatten_all().unwrap().to_vec1().unwrap()
 }
 
+fn rms(t: &Tensor) -> f32 {
+    t.sqr().unwrap().mean_all().unwrap().sqrt().unwrap().to_scalar().unwrap()
+}
+
 fn farthest(a: &Tensor, b: &Tensor) -> f32 {
     numbers(a).iter().zip(numbers(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
@@ -214,9 +218,11 @@ fn thoughts_enter_at_the_norm_of_the_embeddings() {
     let scene = scene(&model, &[pixels(1, 128, 128)]);
     let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
     model.think(&scene, &mut thread, &[3]).unwrap();
-    for step in &thread.steps {
-        let rms = step.thought.sqr().unwrap().mean_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
-        assert!((rms - 1.0).abs() < 1e-3, "{rms}");
+    let embedding = f64::from(rms(model.backbone.language.embedding()));
+    assert_eq!(thread.latents.len(), 3);
+    for latent in &thread.latents {
+        let latent = f64::from(rms(latent));
+        assert!((latent / embedding - 1.0).abs() < 1e-3, "{latent} in place of {embedding}");
     }
 }
 
@@ -227,6 +233,10 @@ fn chain_loss(config: &Config, weights: &Weights) -> Tensor {
     let scene = model.look(&views).unwrap();
     let logits = answer(&model, &scene, &prompts(&[&[2, 9, 3]], &[0]), &[3], &[&[4, 12]]);
     lare_kernels::cross_entropy(&logits.squeeze(0).unwrap(), &[Some(12), Some(5)]).unwrap().sum_all().unwrap()
+}
+
+fn is_zero(gradient: &Tensor) -> bool {
+    numbers(gradient).iter().all(|x| *x == 0.0)
 }
 
 /// Gives out given values.
@@ -247,19 +257,24 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
             weights.vars.borrow().iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
         let mut checked =
             vec!["refocus.qformer.blocks.0.cross_memory.weight", "language.blocks.0.qkv.weight", "language.embedding"];
-        if config.refocus.bias && config.refocus.scorer == Scorer::DotProduct {
-            // Reached through the bias alone: the choice itself has no gradient.
-            checked.push("refocus.query.weight");
+        // Reached through the bias alone: the choice itself has no gradient.
+        let through_the_bias = match config.refocus.scorer {
+            Scorer::DotProduct => Some("refocus.query.weight"),
+            Scorer::WeightedAttention => Some("refocus.head_weights"),
+            Scorer::MeanAttention => None,
+        };
+        match through_the_bias {
+            Some(parameter) if config.refocus.bias => checked.push(parameter),
+            Some(parameter) => assert!(gradients.get(&weights.vars.borrow()[parameter]).is_none_or(is_zero), "{name}"),
+            None => {}
         }
         for parameter in checked {
             let gradient = gradients.get(&weights.vars.borrow()[parameter]).unwrap().clone();
             let length = gradient.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
             assert!(length > 1e-6, "{name}: no gradient at {parameter}");
-            // Along the gradient the loss must rise by its length.
-            let step = 3e-3 / length;
-            let at = |factor: f32| {
+            let at = |direction: &Tensor, factor: f32| {
                 let mut moved = values.clone();
-                let value = (&values[parameter] + (&gradient * f64::from(factor * step)).unwrap()).unwrap();
+                let value = (&values[parameter] + (direction * f64::from(factor)).unwrap()).unwrap();
                 moved.insert(parameter.into(), value);
                 let model = Reasoner::new(&config, Path::root(&Fixed(moved))).unwrap();
                 let scene = model.look(&model.encode(&pixels(1, 128, 128)).unwrap()).unwrap();
@@ -267,9 +282,22 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
                 let nats = lare_kernels::cross_entropy(&logits.squeeze(0).unwrap(), &[Some(12), Some(5)]).unwrap();
                 nats.sum_all().unwrap().to_scalar::<f32>().unwrap()
             };
-            let slope = (at(1.0) - at(-1.0)) / (2.0 * step * length);
-            let ratio = slope / length;
-            assert!((ratio - 1.0).abs() < 0.05, "{name}, {parameter}: slope {slope}, gradient {length}");
+            // Along the gradient the loss must rise by its length. That alone would not see entries that are missing from
+            // it, so it must also fit along directions that do not come from it.
+            let slope = |direction: &Tensor, step: f32| (at(direction, step) - at(direction, -step)) / (2.0 * step);
+            let unit = (&gradient / f64::from(length)).unwrap();
+            let along = slope(&unit, 3e-3);
+            assert!((along / length - 1.0).abs() < 0.05, "{name}, {parameter}: slope {along}, gradient {length}");
+            for seed in 1..=3 {
+                let count = gradient.elem_count();
+                let scale = (count as f32).sqrt().recip();
+                let values: Vec<f32> = noise(seed, count).iter().map(|x| x * scale).collect();
+                let direction = Tensor::from_vec(values, gradient.shape(), &Device::Cpu).unwrap();
+                let expected = (&gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+                let found = slope(&direction, 5e-2);
+                let most = 0.25 * length * scale;
+                assert!((found - expected).abs() < most, "{name}, {parameter}: {found}, not {expected} within {most}");
+            }
         }
     }
 }
@@ -285,6 +313,49 @@ fn an_intervention_replaces_the_patches_and_the_thought() {
     model.step(&scene, &mut thread, &[true], change).unwrap();
     assert_eq!(thread.steps[0].chosen, patches);
     assert!(numbers(&thread.steps[0].thought).iter().all(|x| *x == 0.0));
+}
+
+#[test]
+fn more_patches_than_the_model_chooses_are_all_read_and_wrong_ones_refused() {
+    let model = model(&tiny());
+    let scene = scene(&model, &[pixels(1, 128, 128), pixels(3, 256, 256)]);
+    let ask = prompts(&[&[2, 9, 3]], &[0]);
+    let thought = |patches: &[Vec<u32>]| {
+        let mut thread = model.prompt(&scene, &ask).unwrap();
+        let change = Intervention { thought: None, patches: Some(patches) };
+        model.step(&scene, &mut thread, &[true], change).map(|()| thread.steps[0].thought.clone())
+    };
+    let three = thought(&[vec![0, 1, 2]]).unwrap();
+    let four = thought(&[vec![0, 1, 2, 3]]).unwrap();
+    assert!(farthest(&three, &four) > 1e-6);
+    // Cell 4 is padding to the larger picture.
+    for wrong in [vec![vec![4]], vec![vec![]], vec![vec![0], vec![1]]] {
+        let message = thought(&wrong).unwrap_err().to_string();
+        assert!(message.contains("at least one cell of its picture"), "{message}");
+    }
+}
+
+#[test]
+fn a_row_that_has_stopped_cannot_go_on() {
+    let model = model(&tiny());
+    let scene = scene(&model, &[pixels(1, 128, 128)]);
+    let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3], &[2, 8, 3]], &[0, 0])).unwrap();
+    model.step(&scene, &mut thread, &[false, true], Intervention::default()).unwrap();
+    let message = model.step(&scene, &mut thread, &[true, true], Intervention::default()).unwrap_err().to_string();
+    assert!(message.contains("none that has stopped"), "{message}");
+    model.step(&scene, &mut thread, &[false, true], Intervention::default()).unwrap();
+}
+
+#[test]
+fn when_every_patch_has_been_seen_the_best_are_seen_again() {
+    let mut config = tiny();
+    config.refocus.exclude_earlier = true;
+    let model = model(&config);
+    let scene = scene(&model, &[pixels(1, 128, 128)]); // 4 cells, 3 a look
+    let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
+    model.think(&scene, &mut thread, &[3]).unwrap();
+    assert!(thread.steps.iter().all(|step| step.chosen[0].len() == 3));
+    assert!(!thread.steps[0].chosen[0].contains(&thread.steps[1].chosen[0][0]));
 }
 
 #[test]

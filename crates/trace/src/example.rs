@@ -1,7 +1,7 @@
 //! A made-up answer: for tests, and to look at the renderers without a model.
 
 use crate::schema::{
-    Grid, InputInfo, ModelInfo, Record, Region, SCHEMA, SmallPicture, StepRecord, Timing, Usage, Word,
+    Grid, InputInfo, ModelInfo, OptionsInfo, Record, Region, SCHEMA, SmallPicture, StepRecord, Timing, Usage, Word,
 };
 
 /// An answer about a wide picture, 640 x 384, whose last look is in the bottom-right corner; and the picture.
@@ -42,6 +42,7 @@ pub fn record((width, height): (u32, u32), grid: Grid, mut steps: Vec<StepRecord
     };
     Record {
         schema: SCHEMA,
+        program: "lare 0.1.0".to_owned(),
         model: ModelInfo {
             name: "nano".to_owned(),
             config_hash: "1f0c9a52".repeat(8),
@@ -53,6 +54,13 @@ pub fn record((width, height): (u32, u32), grid: Grid, mut steps: Vec<StepRecord
             height,
             question: "What is written on the object left of the cat?".to_owned(),
             seed: 7,
+            options: OptionsInfo {
+                steps: None,
+                halt_threshold: Some(0.5),
+                temperature: 0.0,
+                top_p: 1.0,
+                max_tokens: 64,
+            },
         },
         grid,
         steps,
@@ -70,6 +78,7 @@ pub fn step_on(grid: &Grid, patch: usize) -> StepRecord {
         index: 0,
         weights,
         selected: vec![patch],
+        named_words: vec![],
         nearest_words: vec![],
         gate_mean: 0.5,
         halt_probability: 0.1,
@@ -98,6 +107,7 @@ fn looking_at(grid: &Grid, patch: usize, word: &str) -> StepRecord {
     StepRecord {
         weights,
         selected,
+        named_words: [("K", 0.98), ("7", 0.61)].map(|(text, score)| Word { text: text.to_owned(), score }).to_vec(),
         nearest_words: words.map(|(text, score)| Word { text: text.to_owned(), score }).to_vec(),
         gate_mean: 0.3 + 0.008 * patch as f32,
         halt_probability: 0.015 * patch as f32,

@@ -37,5 +37,7 @@ mod write;
 
 pub use error::{Invalid, TraceError, WriteProblem};
 pub use picture::PictureRef;
-pub use schema::{Grid, InputInfo, ModelInfo, Record, Region, SCHEMA, SmallPicture, StepRecord, Timing, Usage, Word};
+pub use schema::{
+    Grid, InputInfo, ModelInfo, OptionsInfo, Record, Region, SCHEMA, SmallPicture, StepRecord, Timing, Usage, Word,
+};
 pub use write::{Written, write_folder};

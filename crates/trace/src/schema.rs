@@ -5,8 +5,8 @@
 //! to 1, a patch outside the grid) is refused with the field, the expectation and the value. A record
 //! that was read is therefore always safe to draw.
 //!
-//! The record holds everything needed to redo its answer: the hashes of configuration, weights and
-//! picture, the question, and the seed. `docs/trace-format.md` describes it field by field.
+//! The record holds everything needed to redo its answer: the program's version, the hashes of configuration,
+//! weights and picture, the question, the seed and the options. `docs/trace-format.md` describes it field by field.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,10 @@ use crate::error::{Invalid, TraceError};
 /// The version this code writes, and the only one it reads.
 ///
 /// Any change to the fields below, or to their meaning, takes the next number.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
+
+/// More patches than any first look has: keeps sizes computed from a record within bounds.
+pub const MOST_CELLS: usize = 1 << 24;
 
 /// How far the weights of a step may sum from 1: `f32` softmax over a few thousand patches stays well inside.
 pub const SUM_TOLERANCE: f64 = 1e-3;
@@ -26,6 +29,8 @@ pub const SUM_TOLERANCE: f64 = 1e-3;
 pub struct Record {
     /// The format's version: [`SCHEMA`].
     pub schema: u32,
+    /// The program that answered, with its version.
+    pub program: String,
     /// Which model answered.
     pub model: ModelInfo,
     /// What it was asked.
@@ -55,7 +60,7 @@ pub struct ModelInfo {
 }
 
 /// The question as it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputInfo {
     /// SHA-256 of the picture file, in hexadecimal.
@@ -68,6 +73,26 @@ pub struct InputInfo {
     pub question: String,
     /// Seed of whatever was drawn at random on the way to the answer.
     pub seed: u64,
+    /// How it was to be answered.
+    pub options: OptionsInfo,
+}
+
+/// What decides an answer besides the model, the picture, the question and the seed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptionsInfo {
+    /// Latent steps asked for; without it the halting head decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// The halting probability at which it stopped thinking, unless steps were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halt_threshold: Option<f32>,
+    /// 0 takes the most likely token.
+    pub temperature: f32,
+    /// Tokens are drawn among the most likely that together have this probability.
+    pub top_p: f32,
+    /// Most tokens of the answer.
+    pub max_tokens: usize,
 }
 
 /// The patches of the first look as they lie on the original picture, row by row from the top left.
@@ -99,6 +124,9 @@ pub struct StepRecord {
     pub weights: Vec<f32>,
     /// The patches looked at again, best first, as indices into `weights`.
     pub selected: Vec<usize>,
+    /// The words that the thought names when the head that training used asks it, one for each slot, with
+    /// probabilities; empty for a model without that head.
+    pub named_words: Vec<Word>,
     /// The vocabulary entries nearest to the latent, nearest first.
     pub nearest_words: Vec<Word>,
     /// Mean of the fusion gate: 0 keeps the old thought, 1 takes what was seen.
@@ -217,13 +245,21 @@ impl Record {
         Ok(record)
     }
 
-    /// Checks every claim the field documentation makes; the first that is false is the error.
+    /// Checks counts, ranges, sums and indices; the first that cannot be is the error.
     pub fn validate(&self) -> Result<(), TraceError> {
         if self.schema != SCHEMA {
             return Err(TraceError::UnknownSchema { expected: SCHEMA, got: self.schema });
         }
         self.input.validate()?;
         self.grid.validate(&self.input)?;
+        let read: usize = self.steps.iter().map(|step| step.selected.len()).sum();
+        let read = read.saturating_mul(self.grid.fine_per_cell);
+        let counted = self.usage.refocused_visual_tokens;
+        if read != counted {
+            return Err(Invalid::new("usage.refocused_visual_tokens", format!("{read}, as the steps say"), counted)
+                .hint("a selected patch counts grid.fine_per_cell entries")
+                .into());
+        }
         let (taken, recorded) = (self.usage.latent_steps, self.steps.len());
         if taken != recorded {
             return Err(Invalid::new("steps", format!("{taken} entries, as usage.latent_steps says"), recorded)
@@ -273,6 +309,11 @@ impl Grid {
                     .hint("record the grid the vision encoder used for this picture"));
             }
         }
+        if self.rows.checked_mul(self.cols).is_none_or(|cells| cells > MOST_CELLS) {
+            let got = format!("{} * {}", self.rows, self.cols);
+            return Err(Invalid::new("grid", format!("rows * cols at most {MOST_CELLS}"), got)
+                .hint("record the grid the vision encoder used for this picture"));
+        }
         let axes = [
             ("grid.cell_px_x", self.cell_px_x, "cols", self.cols, "width", input.width),
             ("grid.cell_px_y", self.cell_px_y, "rows", self.rows, "height", input.height),
@@ -301,6 +342,9 @@ impl StepRecord {
         }
         self.validate_weights(grid)?;
         self.validate_selected(grid)?;
+        for (slot, word) in self.named_words.iter().enumerate() {
+            probability(&format!("named_words[{slot}].score"), word.score)?;
+        }
         for (rank, word) in self.nearest_words.iter().enumerate() {
             finite(&format!("nearest_words[{rank}].score"), word.score)?;
         }
@@ -366,8 +410,8 @@ impl Region {
 
 impl SmallPicture {
     fn validate(&self) -> Result<(), Invalid> {
-        let expected = self.width as usize * self.height as usize * 3;
-        if expected == 0 || self.rgb.len() != expected {
+        let expected = u128::from(self.width) * u128::from(self.height) * 3;
+        if expected == 0 || self.rgb.len() as u128 != expected {
             let rule = format!("{} * {} * 3 = {expected} bytes, at least 3", self.width, self.height);
             return Err(Invalid::new("thought_picture.rgb", rule, format!("{} bytes", self.rgb.len()))
                 .hint("three bytes a pixel, row by row, no alpha"));
@@ -388,6 +432,14 @@ impl Timing {
         ];
         for (span, ms) in spans {
             not_negative(span, ms, FROM_THE_CLOCK).map_err(|invalid| invalid.inside("timing_ms"))?;
+        }
+        let [parts @ .., (_, total)] = spans;
+        let sum: f64 = parts.iter().map(|(_, ms)| ms).sum();
+        // Sums of measured spans round.
+        if sum > total * (1.0 + 1e-6) + 1e-6 {
+            return Err(Invalid::new("timing_ms.total", format!("at least the sum of the others, {sum}"), total)
+                .hint(FROM_THE_CLOCK)
+                .into());
         }
         Ok(())
     }
@@ -454,6 +506,7 @@ mod tests {
     fn the_written_form_is_the_documented_one() {
         let grid = Grid { rows: 1, cols: 2, cell_px_x: 8.0, cell_px_y: 8.5, fine_per_cell: 4 };
         let step = StepRecord {
+            named_words: vec![Word { text: "dog".to_owned(), score: 0.5 }],
             nearest_words: vec![Word { text: "cat".to_owned(), score: 2.5 }],
             region: Some(Region { x: 1.0, y: 2.0, width: 3.0, height: 4.0 }),
             thought_picture: Some(SmallPicture { width: 1, height: 1, rgb: vec![255, 0, 127] }),
@@ -465,8 +518,8 @@ mod tests {
     #[test]
     fn another_schema_version_is_refused_by_name() {
         let json = example::wide().0.to_json().unwrap();
-        let newer = json.replacen("\"schema\": 1", "\"schema\": 9, \"unheard_of\": []", 1);
-        let older = json.replacen("\"schema\": 1", "\"schema\": 0", 1);
+        let newer = json.replacen("\"schema\": 2", "\"schema\": 9, \"unheard_of\": []", 1);
+        let older = json.replacen("\"schema\": 2", "\"schema\": 0", 1);
         let errors = [newer, older].map(|json| Record::from_json(&json).unwrap_err().to_string());
         insta::assert_snapshot!(errors.join("\n\n"));
     }
@@ -496,11 +549,15 @@ mod tests {
             spoilt(|record| record.steps[0].index = 1),
             spoilt(|record| record.steps[0].gate_mean = 1.5),
             spoilt(|record| record.steps[0].latent_norm = f32::INFINITY),
+            spoilt(|record| record.steps[0].named_words[1].score = 1.1),
             spoilt(|record| record.steps[0].nearest_words[1].score = f32::NAN),
             spoilt(|record| record.steps[0].region = Some(Region { x: 9.0, y: 9.0, width: 4.0, height: 0.0 })),
             spoilt(|record| record.steps[0].thought_picture.as_mut().unwrap().rgb.truncate(5)),
             spoilt(|record| record.usage.latent_steps = 5),
+            spoilt(|record| record.usage.refocused_visual_tokens += 1),
             spoilt(|record| record.timing_ms.think = -1.0),
+            spoilt(|record| record.timing_ms.total = 1.0),
+            spoilt(|record| (record.grid.rows, record.grid.cols) = (1 << 40, 1 << 40)),
             spoilt(|record| record.input.width = 0),
         ];
         insta::assert_snapshot!(errors.join("\n\n"));

@@ -31,7 +31,7 @@ pub struct Written {
 /// Writes the whole trace into a folder, which is created if need be.
 ///
 /// Everything is drawn before the first file is written, each file appears under its name only when it
-/// is complete, and `trace.json` comes last: a folder that has it has everything. Pictures that an
+/// is complete, and `trace.json` goes first and comes last: a folder that has it has everything that belongs to it. Pictures that an
 /// earlier trace left there and this one does not replace are removed.
 ///
 /// Fails with [`TraceError::Invalid`] for a record or picture that cannot be right, and with
@@ -43,6 +43,8 @@ pub fn write_folder(folder: &Path, record: &Record, picture: PictureRef) -> Resu
     let Drawn { pictures, animation } = draw(record, picture)?;
 
     fs::create_dir_all(folder).map_err(failed(folder))?;
+    // From here on until the new record is written the folder is not whole, and says so.
+    remove(&folder.join(RECORD))?;
     let mut steps = Vec::new();
     for (step, png) in pictures.iter().enumerate() {
         steps.push(put(folder, &step_name(step), png)?);
@@ -50,7 +52,7 @@ pub fn write_folder(folder: &Path, record: &Record, picture: PictureRef) -> Resu
     let animation = animation.map(|gif| put(folder, ANIMATION, &gif)).transpose()?;
     let page = put(folder, "index.html", page.as_bytes())?;
     remove_leftovers(folder, record.steps.len())?;
-    let record = put(folder, "trace.json", json.as_bytes())?;
+    let record = put(folder, RECORD, json.as_bytes())?;
     Ok(Written { folder: folder.to_owned(), record, page, steps, animation })
 }
 
@@ -70,6 +72,7 @@ fn draw(record: &Record, picture: PictureRef) -> Result<Drawn, TraceError> {
 }
 
 const ANIMATION: &str = "looks.gif";
+const RECORD: &str = "trace.json";
 
 /// File name of a step's picture: people count from 1.
 fn step_name(step: usize) -> String {
@@ -102,10 +105,15 @@ fn remove_leftovers(folder: &Path, steps: usize) -> Result<(), TraceError> {
     if steps == 0 {
         leftovers.push(folder.join(ANIMATION));
     }
-    for path in leftovers.into_iter().filter(|path| path.exists()) {
-        fs::remove_file(&path).map_err(failed(&path))?;
+    leftovers.iter().try_for_each(|path| remove(path))
+}
+
+/// Removes a file if it is there.
+fn remove(path: &Path) -> Result<(), TraceError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> TraceError {

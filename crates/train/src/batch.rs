@@ -17,9 +17,6 @@ use rand::RngExt;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// How many times smaller the pictures are from which drawings are cut.
-pub const SMALL: usize = 8;
-
 /// What one latent step should look at and find.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -46,7 +43,7 @@ pub struct Row {
     pub targets: Vec<Target>,
 }
 
-/// A picture of 1/8 size, from which drawings are cut: `[h, w, 3]`, 0..1.
+/// A smaller picture, from which drawings are cut: `[h, w, 3]`, 0..1.
 #[derive(Clone, Debug)]
 pub struct Small {
     /// Height in pixels.
@@ -77,8 +74,10 @@ pub struct Batch {
     pub prompts: Prompts,
     /// Latent steps of each row.
     pub steps: Vec<usize>,
-    /// The pictures at 1/8 size.
+    /// The smaller pictures from which drawings are cut.
     pub small: Vec<Small>,
+    /// How many times smaller they are.
+    pub shrink: usize,
     /// What is in the pictures.
     pub groups: Arc<Vec<Group>>,
 }
@@ -142,8 +141,8 @@ impl<'a> Feeder<'a> {
         let (data, kind) = (&self.config.data, &self.config.stages[stage]);
         let mut batches = Vec::with_capacity(data.batches_per_block);
         for (i, mix) in portions(kind, data.batches_per_block).into_iter().enumerate() {
-            let batch = ((stage as u64) << 20 | block as u64) * data.batches_per_block as u64 + i as u64;
-            let first = (self.config.seed << 40) + batch * kind.pictures_per_batch as u64;
+            let batch = (block * data.batches_per_block + i) as u64;
+            let first = first_of_stage(self.config.seed, stage) + batch * kind.pictures_per_batch as u64;
             batches.push(self.draw(kind, &kind.mix[mix], Split::Train, first, passes, frozen)?);
         }
         Ok(Block { place: (stage, block), batches })
@@ -164,6 +163,7 @@ impl<'a> Feeder<'a> {
             questions: data.questions_per_picture * passes,
             min_looks: mix.looks[0],
             max_looks: mix.looks[1],
+            templates: mix.templates.clone(),
         };
         let refused = |e: lare_data::RecipeError| Error::Recipe { stage: stage.name.clone(), reason: e.to_string() };
         let pages = recipe.tasks.is_empty();
@@ -174,7 +174,8 @@ impl<'a> Feeder<'a> {
             if pages { self.suite.page(split, first + i) } else { self.suite.group(split, first + i, &recipe) }
         };
         let groups: Vec<Group> = (0..stage.pictures_per_batch as u64).into_par_iter().map(make).collect();
-        let small = groups.par_iter().map(|g| shrink(&g.picture)).collect();
+        let times = self.config.model.semantic.shrink();
+        let small = groups.par_iter().map(|g| shrink(&g.picture, times)).collect();
         let (mut coarse, mut fine) = (None, None);
         if let Some(model) = frozen {
             let views = model.encode(&pixels(&groups, &self.device)?)?;
@@ -199,7 +200,8 @@ impl<'a> Feeder<'a> {
             Prompts { ids: rows.iter().map(|r| r.prompt.clone()).collect(), picture_of_row: picture_of_row.into() };
         let steps = rows.iter().map(|r| r.looks.min(stage.latent_steps)).collect();
         let pictures = self.pictures(drawn)?;
-        Ok(Batch { pictures, rows, prompts, steps, small: drawn.small.clone(), groups: drawn.groups.clone() })
+        let (small, groups) = (drawn.small.clone(), drawn.groups.clone());
+        Ok(Batch { pictures, rows, prompts, steps, small, shrink: self.config.model.semantic.shrink(), groups })
     }
 
     fn pictures(&self, drawn: &Drawn) -> Result<Pictures> {
@@ -260,6 +262,11 @@ fn portions(stage: &Stage, batches: usize) -> Vec<usize> {
     kinds
 }
 
+/// Number of a stage's first scene: no two stages or seeds share scenes, but by a chance in 2^20 or less.
+fn first_of_stage(seed: u64, stage: usize) -> u64 {
+    dice(seed, "scenes of a stage", stage as u64).random::<u64>() >> 1
+}
+
 fn shuffled(count: usize, seed: u64, (stage, block, pass): (usize, usize, usize)) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     let mut dice = dice(seed, &format!("order {stage} {block} {pass}"), 0);
@@ -281,14 +288,14 @@ pub fn pixels(groups: &[Group], device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, (groups.len(), h, w, 3), device)?)
 }
 
-fn shrink(picture: &lare_data::Picture) -> Small {
-    let (height, width) = (picture.height / SMALL, picture.width / SMALL);
+fn shrink(picture: &lare_data::Picture, times: usize) -> Small {
+    let (height, width) = (picture.height / times, picture.width / times);
     let mut values = vec![0f32; height * width * 3];
-    for y in 0..height * SMALL {
-        for x in 0..width * SMALL {
+    for y in 0..height * times {
+        for x in 0..width * times {
             for c in 0..3 {
                 let from = picture.rgb[(y * picture.width + x) * 3 + c];
-                values[((y / SMALL) * width + x / SMALL) * 3 + c] += f32::from(from) / (255 * SMALL * SMALL) as f32;
+                values[((y / times) * width + x / times) * 3 + c] += f32::from(from) / (255 * times * times) as f32;
             }
         }
     }

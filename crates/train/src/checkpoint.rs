@@ -44,6 +44,8 @@ pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Resul
     let last = folder.join(format!("checkpoint-{}", state.step));
     let partial = folder.join(format!(".checkpoint-{}.partial", state.step));
     let failed = |e: std::io::Error| Error::file("write", &last, &e);
+    // A checkpoint that did not fit must not go on filling the disk.
+    let unfinished = Unfinished(&partial);
     if partial.exists() {
         std::fs::remove_dir_all(&partial).map_err(failed)?;
     }
@@ -69,11 +71,22 @@ pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Resul
         std::fs::remove_dir_all(&last).map_err(failed)?;
     }
     std::fs::rename(&partial, &last).map_err(failed)?;
+    drop(unfinished);
     for old in checkpoints(folder).iter().rev().skip(KEPT) {
         // Only space is lost when this fails.
         let _ = std::fs::remove_dir_all(&old.1);
     }
     Ok(last)
+}
+
+/// Removes what was begun when dropped; after the rename nothing is there.
+struct Unfinished<'a>(&'a Path);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        // The error that led here is the one to tell.
+        drop(std::fs::remove_dir_all(self.0));
+    }
 }
 
 /// Whole checkpoints of a run, oldest first.

@@ -128,10 +128,14 @@ pub struct Mix {
     pub looks: [usize; 2],
     /// Tasks and how often each is wanted, relative to the others. None: pages of tags, for the objective `read`.
     pub tasks: BTreeMap<Task, f32>,
+    /// Of a task listed here only these templates are asked, for a curriculum within a task: `compare = [0]` asks for
+    /// the larger number alone. All templates of a task that is not listed.
+    #[serde(default)]
+    pub templates: BTreeMap<Task, Vec<usize>>,
 }
 
 /// Weights of the terms of the loss; METHOD section 4.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossWeights {
     /// Cross-entropy of the answer, nats per token.
@@ -146,6 +150,10 @@ pub struct LossWeights {
     pub halt: f64,
     /// Cross-entropy of the words that each thought should name.
     pub read: f64,
+}
+
+fn positive(x: f64) -> bool {
+    x.is_finite() && x > 0.0
 }
 
 impl Config {
@@ -186,31 +194,73 @@ impl Config {
                 return fail(field.into(), "at least 1", count.to_string());
             }
         }
-        for (i, stage) in self.stages.iter().enumerate() {
-            let most = self.model.refocus.max_steps;
-            let field = |name: &str| format!("stages[{i}].{name}");
-            if stage.latent_steps > most {
-                return fail(field("latent_steps"), "at most model.refocus.max_steps", stage.latent_steps.to_string());
+        self.validate_numbers(file)?;
+        self.stages.iter().enumerate().try_for_each(|(i, stage)| self.validate_stage(i, stage, file))
+    }
+
+    fn validate_numbers(&self, file: &str) -> Result<()> {
+        let fail = |field: String, expected: &str, got: String| {
+            Err(Error::Config { file: file.into(), field, expected: expected.into(), got })
+        };
+        let plain = |name: &str| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
+        };
+        if !plain(&self.name) {
+            return fail("name".into(), "letters, digits, `.`, `_`, `-`: it names a folder", self.name.clone());
+        }
+        let o = &self.optimizer;
+        let decay = |x: f64| (0.0..1.0).contains(&x);
+        let numbers = [
+            ("beta1", o.beta1, decay(o.beta1), "0 to below 1"),
+            ("beta2", o.beta2, decay(o.beta2), "0 to below 1"),
+            ("ema_decay", o.ema_decay, decay(o.ema_decay), "0 to below 1"),
+            ("eps", o.eps, positive(o.eps), "above 0"),
+            ("clip_norm", o.clip_norm, positive(o.clip_norm), "above 0"),
+            ("weight_decay", o.weight_decay, o.weight_decay.is_finite() && o.weight_decay >= 0.0, "0 or more"),
+        ];
+        for (name, value, fits, expected) in numbers {
+            if !fits {
+                return fail(format!("optimizer.{name}"), expected, value.to_string());
             }
-            for (name, count) in [("accumulate", stage.accumulate), ("pictures_per_batch", stage.pictures_per_batch)] {
-                if count == 0 {
-                    return fail(field(name), "at least 1", "0".into());
-                }
+        }
+        Ok(())
+    }
+
+    fn validate_stage(&self, i: usize, stage: &Stage, file: &str) -> Result<()> {
+        let fail = |field: String, expected: &str, got: String| {
+            Err(Error::Config { file: file.into(), field, expected: expected.into(), got })
+        };
+        if !positive(stage.rate) {
+            return fail(format!("stages[{i}].rate"), "above 0", stage.rate.to_string());
+        }
+        let most = self.model.refocus.max_steps;
+        let field = |name: &str| format!("stages[{i}].{name}");
+        if stage.latent_steps > most {
+            return fail(field("latent_steps"), "at most model.refocus.max_steps", stage.latent_steps.to_string());
+        }
+        let counts = [
+            ("steps", stage.steps),
+            ("accumulate", stage.accumulate),
+            ("pictures_per_batch", stage.pictures_per_batch),
+        ];
+        for (name, count) in counts {
+            if count == 0 {
+                return fail(field(name), "at least 1", "0".into());
             }
-            let usable = |m: &Mix| m.share > 0.0 && (!m.tasks.is_empty() || stage.objective == Objective::Read);
-            if stage.mix.is_empty() || !stage.mix.iter().all(usable) {
-                let expected =
-                    "at least one kind of batch, each with a share above 0 and tasks (none: pages, only to read)";
-                return fail(field("mix"), expected, format!("{} kinds", stage.mix.len()));
-            }
-            if let Some(mix) = stage.mix.iter().find(|m| m.looks[0] < 1 || m.looks[1] < m.looks[0] || m.looks[1] > most)
-            {
-                return fail(
-                    field("mix.looks"),
-                    "1 <= fewest <= most <= model.refocus.max_steps",
-                    format!("{:?}", mix.looks),
-                );
-            }
+        }
+        let usable = |m: &Mix| m.share > 0.0 && (!m.tasks.is_empty() || stage.objective == Objective::Read);
+        if stage.mix.is_empty() || !stage.mix.iter().all(usable) {
+            let expected =
+                "at least one kind of batch, each with a share above 0 and tasks (none: pages, only to read)";
+            return fail(field("mix"), expected, format!("{} kinds", stage.mix.len()));
+        }
+        if let Some(mix) = stage.mix.iter().find(|m| m.looks[0] < 1 || m.looks[1] < m.looks[0] || m.looks[1] > most) {
+            return fail(
+                field("mix.looks"),
+                "1 <= fewest <= most <= model.refocus.max_steps",
+                format!("{:?}", mix.looks),
+            );
         }
         Ok(())
     }

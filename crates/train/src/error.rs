@@ -68,6 +68,19 @@ pub enum Error {
         got: String,
     },
 
+    /// Initial weights are not those of the config's model.
+    #[error(
+        "the weights in {path} are not those of the config's model\n  expected  {expected}\n  got       {got}\n\nhint: give `[model]` the values it has in that run, or start without `--init`"
+    )]
+    Init {
+        /// The checkpoint or model folder.
+        path: PathBuf,
+        /// What the model has.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+
     /// A number that is not finite.
     #[error(
         "the run stopped at step {step}: `{term}` is {value}\n\nhint: the last checkpoint before it is intact; resume it with a lower `rate`, or look at `{term}` in metrics.jsonl"

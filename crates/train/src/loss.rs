@@ -4,19 +4,20 @@
 //! read, are [ours].
 
 use crate::Result;
-use crate::batch::{Batch, Pictures};
-use crate::config::{LossWeights, Stage};
+use crate::batch::{Batch, Pictures, Row};
+use crate::config::LossWeights;
 use crate::halting;
 use crate::reading::Readers;
 use crate::vars::normals;
 use candle_core::{Device, Tensor};
 use lare_kernels as kernels;
-use lare_model::semantic::amplitudes;
+use lare_model::semantic::{amplitudes, to_drawing};
 use lare_model::{Reasoner, Thread, Views};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// Every term of the training loss, unweighted; `None` where its weight is 0 or nothing in the batch supervises it.
+/// Every term of the training loss, unweighted; `None` where its weight is 0 or nothing in the batch supervises it
+/// (the answer is always there: monitors want it).
 #[derive(Clone, Debug, Default)]
 pub struct LossTerms {
     /// Cross-entropy of the answer, nats per supervised token.
@@ -66,17 +67,13 @@ pub struct Outcome {
     pub thread: Thread,
     /// Whether every supervised token of a row was the most likely one, `[B]`.
     pub right: Vec<bool>,
-    /// What [`LossTerms::rec`] would be with another row's thoughts.
+    /// What [`LossTerms::rec`] would be with thoughts about other pictures; `None` with one picture.
     pub rec_of_another: Option<f64>,
 }
 
-/// One forward pass over a batch of questions.
-pub fn reason(model: &Reasoner, batch: &Batch, stage: &Stage, dice: &mut ChaCha8Rng) -> Result<Outcome> {
-    let weights = &stage.loss;
-    let views = match &batch.pictures {
-        Pictures::Pixels(pixels) => model.encode(pixels)?,
-        Pictures::Views(views) => views.clone(),
-    };
+/// One forward pass over a batch of questions. Terms without weight are left out, but for the answer.
+pub fn reason(model: &Reasoner, batch: &Batch, weights: &LossWeights, dice: &mut ChaCha8Rng) -> Result<Outcome> {
+    let views = views_of(model, batch)?;
     let scene = model.look(&views)?;
     let mut thread = model.prompt(&scene, &batch.prompts)?;
     let halt_logits = halting::think(model, &scene, &mut thread, &batch.steps)?;
@@ -101,7 +98,7 @@ pub fn reason(model: &Reasoner, batch: &Batch, stage: &Stage, dice: &mut ChaCha8
         if weights.rec > 0.0 {
             let (rec, another) = reconstruct(model, thoughts, batch, dice)?;
             terms.rec = Some(rec);
-            rec_of_another = Some(another);
+            rec_of_another = another;
         }
     }
     Ok(Outcome { terms, thread: after_steps, right, rec_of_another })
@@ -113,24 +110,26 @@ pub fn read_pictures(
     readers: &Readers,
     batch: &Batch,
 ) -> Result<(LossTerms, Vec<(&'static str, f64)>)> {
-    let views = match &batch.pictures {
-        Pictures::Pixels(pixels) => model.encode(pixels)?,
-        Pictures::Views(views) => views.clone(),
-    };
+    let views = views_of(model, batch)?;
     let (loss, right) = readers.loss(&views, &batch.groups)?;
     Ok((LossTerms { read: Some(loss), ..LossTerms::default() }, right))
 }
 
 /// The halting head alone.
 pub fn halt(model: &Reasoner, batch: &Batch) -> Result<LossTerms> {
-    let views = match &batch.pictures {
-        Pictures::Pixels(pixels) => model.encode(pixels)?,
-        Pictures::Views(views) => views.clone(),
-    };
+    let views = views_of(model, batch)?;
     let scene = model.look(&views)?;
     let mut thread = model.prompt(&scene, &batch.prompts)?;
     let logits = halting::think(model, &scene, &mut thread, &batch.steps)?;
     Ok(LossTerms { halt: Some(halting::loss(&logits, &batch.steps)?), ..LossTerms::default() })
+}
+
+/// What the encoders see, now or, while they are frozen, once.
+fn views_of(model: &Reasoner, batch: &Batch) -> Result<Views> {
+    Ok(match &batch.pictures {
+        Pictures::Pixels(pixels) => model.encode(pixels)?,
+        Pictures::Views(views) => views.clone(),
+    })
 }
 
 /// Cross-entropy of the answer, and which rows have every token right.
@@ -222,8 +221,24 @@ fn read(model: &Reasoner, thoughts: &Thoughts, batch: &Batch) -> Result<Option<T
     Ok(Some((nats.sum_all()? / count as f64)?))
 }
 
+/// For each step of each row, whether the thought names all that its step of the rationale reads.
+pub fn named(model: &Reasoner, thread: &Thread, batch: &Batch) -> Result<Vec<Vec<bool>>> {
+    let mut named = vec![Vec::new(); batch.rows.len()];
+    let Some(thoughts) = Thoughts::gather(thread, batch)? else {
+        return Ok(named);
+    };
+    let logits = model.semantic.words(&thoughts.values, model.backbone.language.embedding())?; // [n, slots, V]
+    let best: Vec<Vec<u32>> = logits.detach().argmax(2)?.to_vec2()?;
+    for ((row, k), best) in thoughts.origin.iter().zip(&best) {
+        let words = &batch.rows[*row].targets[*k].words;
+        named[*row].push(words.iter().zip(best).all(|(word, best)| word == best));
+    }
+    Ok(named)
+}
+
 /// Symmetric InfoNCE between each row's pooled thoughts and (a) the fine features where it should have looked,
-/// (b) the words of its rationale. Rows of one picture are no negatives in (a), rows of one text none in (b).
+/// (b) the words of its rationale. In (a) rows that look at the same cells of the same picture are no negatives of one
+/// another, in (b) rows of the same words: telling pictures apart needs no look, telling their regions apart does.
 fn align(model: &Reasoner, thread: &Thread, views: &Views, batch: &Batch) -> Result<Tensor> {
     let (b, semantic) = (batch.rows.len(), &model.semantic);
     let device = thread.hidden.device();
@@ -243,9 +258,12 @@ fn align(model: &Reasoner, thread: &Thread, views: &Views, batch: &Batch) -> Res
     let thoughts = semantic.thought_point(&pooled)?;
     let temperature = semantic.temperature()?;
 
-    let pictures = semantic.picture_point(&looked_at(views, batch)?)?;
-    let same_picture = |i: usize, j: usize| batch.prompts.picture_of_row[i] == batch.prompts.picture_of_row[j];
-    let to_pictures = contrast(&thoughts, &pictures, &temperature, same_picture)?;
+    let (looked_at, seen) = looked_at(views, batch)?;
+    let pictures = semantic.picture_point(&seen)?;
+    let same_cells = |i: usize, j: usize| {
+        batch.prompts.picture_of_row[i] == batch.prompts.picture_of_row[j] && looked_at[i] == looked_at[j]
+    };
+    let to_pictures = contrast(&thoughts, &pictures, &temperature, same_cells)?;
 
     let (bags, words) = bags_of_words(model, batch)?;
     let texts = semantic.text_point(&words)?;
@@ -253,22 +271,25 @@ fn align(model: &Reasoner, thread: &Thread, views: &Views, batch: &Batch) -> Res
     Ok(((to_pictures + to_texts)? * 0.5)?)
 }
 
-/// Mean fine feature over the regions of each row's steps, `[B, Dv]`, without gradient.
-fn looked_at(views: &Views, batch: &Batch) -> Result<Tensor> {
+/// The share of each cell in the regions that each row's steps should look at, `[B]` lists of `P`; and the mean fine
+/// feature over them, `[B, Dv]`, without gradient.
+fn looked_at(views: &Views, batch: &Batch) -> Result<(Vec<Vec<f32>>, Tensor)> {
     let (s, p, _) = views.coarse.dims3()?;
     let (_, f, dv) = views.fine.dims3()?;
-    let b = batch.rows.len();
     let cells = views.fine.detach().reshape((s, p, f / p, dv))?.mean(2)?; // [S, P, Dv]
-    let mut weights = vec![0f32; b * p];
-    for (row, out) in weights.chunks_mut(p).enumerate() {
-        let targets = &batch.rows[row].targets;
+    let share_of_row = |(row, taken): (&Row, &usize)| {
+        let mut share = vec![0f32; p];
+        let targets = &row.targets[..(*taken).min(row.targets.len())];
         for target in targets {
-            out.iter_mut().zip(&target.coverage).for_each(|(o, c)| *o += c / targets.len() as f32);
+            share.iter_mut().zip(&target.coverage).for_each(|(o, c)| *o += c / targets.len() as f32);
         }
-    }
-    // Rows stand picture by picture, so each picture's rows are one block of the product.
-    let weights = Tensor::from_vec(weights, (s, b / s, p), cells.device())?;
-    Ok(weights.matmul(&cells)?.reshape((b, dv))?)
+        share
+    };
+    let shares: Vec<Vec<f32>> = batch.rows.iter().zip(&batch.steps).map(share_of_row).collect();
+    let of_row = Tensor::from_slice(&batch.prompts.picture_of_row, shares.len(), cells.device())?;
+    let weights = Tensor::from_vec(shares.concat(), (shares.len(), 1, p), cells.device())?;
+    let seen = weights.matmul(&cells.index_select(&of_row, 0)?)?.squeeze(1)?;
+    Ok((shares, seen))
 }
 
 /// The words of each row's rationale and answer, sorted, and their mean embedding `[B, D]`.
@@ -277,9 +298,10 @@ fn bags_of_words(model: &Reasoner, batch: &Batch) -> Result<(Vec<Vec<u32>>, Tens
     let (v, _) = embedding.dims2()?;
     let mut shares = vec![0f32; batch.rows.len() * v];
     let mut bags = Vec::with_capacity(batch.rows.len());
-    for (row, out) in batch.rows.iter().zip(shares.chunks_mut(v)) {
+    for ((row, taken), out) in batch.rows.iter().zip(&batch.steps).zip(shares.chunks_mut(v)) {
         let answer = &row.answer[1..row.answer.len() - 1];
-        let mut bag: Vec<u32> = row.targets.iter().flat_map(|t| &t.words).chain(answer).copied().collect();
+        let read = row.targets.iter().take(*taken).flat_map(|t| &t.words);
+        let mut bag: Vec<u32> = read.chain(answer).copied().collect();
         bag.sort_unstable();
         bag.iter().for_each(|id| out[*id as usize] += 1.0 / bag.len() as f32);
         bags.push(bag);
@@ -309,8 +331,13 @@ fn contrast(a: &Tensor, b: &Tensor, temperature: &Tensor, same: impl Fn(usize, u
 const DRAWINGS: usize = 32;
 
 /// Mean square error of the noise predicted in the small picture around each thought's region, given the thought;
-/// and the same given another row's thought.
-fn reconstruct(model: &Reasoner, thoughts: &Thoughts, batch: &Batch, dice: &mut ChaCha8Rng) -> Result<(Tensor, f64)> {
+/// and the same given a thought about another picture.
+fn reconstruct(
+    model: &Reasoner,
+    thoughts: &Thoughts,
+    batch: &Batch,
+    dice: &mut ChaCha8Rng,
+) -> Result<(Tensor, Option<f64>)> {
     let denoiser = &model.semantic.denoiser;
     let n = DRAWINGS.min(thoughts.origin.len());
     let picked: Vec<u32> = (0..n).map(|_| dice.random_range(0..thoughts.origin.len() as u32)).collect();
@@ -328,23 +355,32 @@ fn reconstruct(model: &Reasoner, thoughts: &Thoughts, batch: &Batch, dice: &mut 
         times.push(time);
     }
     let device = thoughts.values.device();
-    let picked = Tensor::from_vec(picked, n, device)?;
-    let given = thoughts.values.index_select(&picked, 0)?;
     let noisy = Tensor::from_vec(noisy, (n, values), device)?;
     let noise = Tensor::from_vec(noise, (n, values), device)?;
-    let error = |given: &Tensor| -> Result<Tensor> {
-        Ok((denoiser.noise(&noisy, &times, given)? - &noise)?.sqr()?.mean_all()?)
+    let error = |picked: &[u32]| -> Result<Tensor> {
+        let given = thoughts.values.index_select(&Tensor::from_slice(picked, n, device)?, 0)?;
+        Ok((denoiser.noise(&noisy, &times, &given)? - &noise)?.sqr()?.mean_all()?)
     };
-    let shifted = Tensor::cat(&[given.narrow(0, n - 1, 1)?, given.narrow(0, 0, n - 1)?], 0)?.detach();
-    let another = f64::from(error(&shifted)?.detach().to_scalar::<f32>()?);
-    Ok((error(&given)?, another))
+    let another = match of_other_pictures(thoughts, batch, &picked) {
+        Some(others) => Some(f64::from(error(&others)?.detach().to_scalar::<f32>()?)),
+        None => None,
+    };
+    Ok((error(&picked)?, another))
+}
+
+/// For each of the picked thoughts the next one, round the list, that is about another picture.
+fn of_other_pictures(thoughts: &Thoughts, batch: &Batch, picked: &[u32]) -> Option<Vec<u32>> {
+    let picture = |index: u32| batch.prompts.picture_of_row[thoughts.origin[index as usize].0];
+    let count = thoughts.origin.len() as u32;
+    let other = |index: &u32| (1..count).map(|d| (index + d) % count).find(|other| picture(*other) != picture(*index));
+    picked.iter().map(other).collect()
 }
 
 /// The small picture around the region of a step, `[side * side * 3]`, about unit variance.
 fn drawing(model: &Reasoner, batch: &Batch, row: usize, k: usize) -> Vec<f32> {
     let side = model.config().semantic.drawing_px;
     let small = &batch.small[batch.prompts.picture_of_row[row] as usize];
-    let shrink = model.config().semantic.drawing_span_px as f32 / side as f32;
+    let shrink = batch.shrink as f32;
     let (x, y) = batch.rows[row].targets[k].centre;
     let corner = |centre: f32| (centre / shrink).round() as isize - side as isize / 2;
     let (left, top) = (corner(x), corner(y));
@@ -354,7 +390,7 @@ fn drawing(model: &Reasoner, batch: &Batch, row: usize, k: usize) -> Vec<f32> {
     for dy in 0..side as isize {
         for dx in 0..side as isize {
             let at = (place(top + dy, small.height) * small.width + place(left + dx, small.width)) * 3;
-            values.extend(small.values[at..at + 3].iter().map(|v| (v - 0.7) * 4.0));
+            values.extend(small.values[at..at + 3].iter().map(|v| to_drawing(*v)));
         }
     }
     values

@@ -34,7 +34,8 @@ pub fn health(model: &Reasoner, thread: &Thread, batch: &Batch) -> Result<Health
         let index = Tensor::from_vec(rows.iter().map(|r| *r as u32).collect(), rows.len(), step.thought.device())?;
         let thoughts = step.thought.detach().index_select(&index, 0)?;
         health.collapse_cosine.push(mean_cosine(&thoughts)?);
-        square += f64::from(thoughts.sqr()?.mean_all()?.to_scalar::<f32>()?);
+        let latents = thread.latents[k].detach().index_select(&index, 0)?;
+        square += f64::from(latents.sqr()?.mean_all()?.to_scalar::<f32>()?);
         let scores = step.log_scores.detach().index_select(&index, 0)?.to_vec2::<f32>()?;
         let gates = step.gate_mean.detach().index_select(&index, 0)?;
         health.gate.push(f64::from(gates.mean_all()?.to_scalar::<f32>()?));
@@ -54,7 +55,7 @@ pub fn health(model: &Reasoner, thread: &Thread, batch: &Batch) -> Result<Health
     }
     let rms = model.backbone.language.embedding_rms()?;
     let steps = health.gate.len().max(1) as f64;
-    health.latent_norm_ratio = (square / steps).sqrt() * rms / rms.max(1e-12);
+    health.latent_norm_ratio = (square / steps).sqrt() / rms.max(1e-12);
     Ok(health)
 }
 

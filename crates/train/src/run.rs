@@ -2,7 +2,7 @@
 
 use crate::batch::{Batch, Feeder};
 use crate::checkpoint::{self, State};
-use crate::config::{Config, Objective, Stage};
+use crate::config::{Config, LossWeights, Objective, Stage};
 use crate::loss;
 use crate::metrics::{Metrics, StepRecord, finite};
 use crate::stages::{self, Staged};
@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use lare_data::{Suite, Tokenizer};
 use lare_model::{Init, Path as Module, Reasoner, Source};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -20,7 +20,9 @@ use std::time::Instant;
 pub trait Hooks {
     /// After every step.
     fn step(&mut self, done: usize, of: usize, record: &StepRecord);
-    /// After every validation: shares right by task, with averaged weights.
+    /// After every validation: shares right with averaged weights and as many latent steps as the rationale has, by task
+    /// (`hop`), by task and looks (`hop 3`), and by task and thought (`hop thought 2`: it names what that step of the
+    /// rationale reads).
     fn validation(&mut self, step: usize, right: &[(String, f64)]);
     /// Asked before every step; true ends the run with a checkpoint.
     fn stop(&self) -> bool;
@@ -101,7 +103,11 @@ impl<'a> Run<'a> {
             checkpoint::read_weights(path, &vars, &setting.device)?;
         }
         let stage = state.stage.min(config.stages.len() - 1);
+        let given: BTreeSet<String> = vars.all().into_iter().map(|(name, _)| name).collect();
         let mut staged = stages::enter(config, &config.stages[stage], &vars)?;
+        if let Some(path) = setting.init.filter(|_| newest.is_none()) {
+            same_tensors(path, &given, &vars.asked())?;
+        }
         // At the start of a stage its optimiser is fresh; after the last stage its averages are what is exported.
         if let Some(path) = newest.filter(|_| state.step_in_stage > 0 || state.stage >= config.stages.len()) {
             checkpoint::read_optimizer(&path, &state, &mut staged)?;
@@ -157,7 +163,8 @@ impl<'a> Run<'a> {
         Ok(record)
     }
 
-    /// Shares right by task on pictures of the validation split, with averaged weights.
+    /// Shares right by task, by task and looks, and of thoughts that name what their step reads, on pictures of the
+    /// validation split and with averaged weights.
     fn validate(&mut self) -> Result<Vec<(String, f64)>> {
         let index = self.state.stage;
         let stage = &self.config.stages[index];
@@ -169,12 +176,17 @@ impl<'a> Run<'a> {
         for mix in &stage.mix {
             for part in 0..self.config.validation_pictures.div_ceil(stage.pictures_per_batch) {
                 let batch = self.feeder.validation(index, mix, &model, part)?;
-                let plain = Stage { loss: loss_of_answer_alone(), ..stage.clone() };
-                let outcome = loss::reason(&model, &batch, &plain, &mut dice(0, "validation", 0))?;
-                for (row, right) in batch.rows.iter().zip(outcome.right) {
-                    for key in [row.task.to_string(), format!("{} {}", row.task, row.looks)] {
-                        let entry = tally.entry(key).or_default();
-                        *entry = (entry.0 + usize::from(right), entry.1 + 1);
+                let outcome = loss::reason(&model, &batch, &LossWeights::default(), &mut dice(0, "validation", 0))?;
+                let mut count = |key: String, right: bool| {
+                    let entry = tally.entry(key).or_default();
+                    *entry = (entry.0 + usize::from(right), entry.1 + 1);
+                };
+                let named = loss::named(&model, &outcome.thread, &batch)?;
+                for ((row, right), named) in batch.rows.iter().zip(outcome.right).zip(named) {
+                    count(row.task.to_string(), right);
+                    count(format!("{} {}", row.task, row.looks), right);
+                    for (k, named) in named.into_iter().enumerate() {
+                        count(format!("{} thought {}", row.task, k + 1), named);
                     }
                 }
             }
@@ -212,6 +224,19 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Refuses initial weights with a tensor too many or too few: they belong to another model. The reading heads are not
+/// part of exported models and may be missing.
+fn same_tensors(path: &Path, given: &BTreeSet<String>, asked: &BTreeSet<String>) -> Result<()> {
+    let missing = asked.difference(given).find(|name| !name.starts_with("reading."));
+    let (what, name) = match (given.difference(asked).next(), missing) {
+        (Some(extra), _) => ("unknown to it", extra),
+        (None, Some(missing)) => ("missing", missing),
+        (None, None) => return Ok(()),
+    };
+    let (expected, got) = (format!("{} tensors", asked.len()), format!("{}, with `{name}` {what}", given.len()));
+    Err(Error::Init { path: path.to_owned(), expected, got })
+}
+
 /// What the parts of a step have in common.
 struct Work<'a> {
     staged: &'a Staged,
@@ -241,7 +266,7 @@ impl Work<'_> {
             Objective::Halt => loss::halt(&staged.model, batch)?,
             Objective::Reason => {
                 let number = (self.step * stage.accumulate + part) as u64;
-                let outcome = loss::reason(&staged.model, batch, stage, &mut dice(self.seed, "loss", number))?;
+                let outcome = loss::reason(&staged.model, batch, &stage.loss, &mut dice(self.seed, "loss", number))?;
                 let right = outcome.right.iter().filter(|r| **r).count();
                 record.right = Some(right as f64 / outcome.right.len().max(1) as f64);
                 record.rec_of_another = outcome.rec_of_another;
@@ -258,7 +283,7 @@ impl Work<'_> {
     }
 }
 
-/// The parts' records as one: means of what several of them have, the first part's health.
+/// One record from all parts: each value averaged over the parts that have it; health is the first part's.
 fn mean_record(parts: Vec<Part>) -> StepRecord {
     fn mean(all: Vec<Vec<(&'static str, f64)>>) -> Vec<(&'static str, f64)> {
         let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
@@ -283,10 +308,6 @@ fn mean_record(parts: Vec<Part>) -> StepRecord {
         health: records.first_mut().and_then(|r| r.health.take()),
         ..StepRecord::default()
     }
-}
-
-fn loss_of_answer_alone() -> crate::config::LossWeights {
-    crate::config::LossWeights { answer: 1.0, align: 0.0, rec: 0.0, focus: 0.0, halt: 0.0, read: 0.0 }
 }
 
 /// Averaged weights as a source.

@@ -1,9 +1,9 @@
 //! What trains when: a stage builds the model with gradients where it trains and a fresh optimiser.
 
-use crate::Result;
 use crate::config::{Config, Objective, Stage};
 use crate::reading::Readers;
 use crate::vars::Vars;
+use crate::{Error, Result};
 use candle_core::Var;
 use lare_kernels::{AdamW, AdamWOptions};
 use lare_model::{Path, Reasoner};
@@ -37,6 +37,12 @@ pub fn enter(config: &Config, stage: &Stage, vars: &Vars) -> Result<Staged> {
     let model = Reasoner::new(&config.model, Path::root(vars))?;
     let readers = Readers::new(Path::root(vars), &config.model)?;
     let (names, params): (Vec<String>, Vec<Var>) = vars.all().into_iter().unzip();
+    if let Some(prefix) = stage.train.iter().find(|prefix| !names.iter().any(|name| name.starts_with(prefix.as_str())))
+    {
+        let expected = format!("beginnings of parameter names, such as `{}`", names.first().map_or("", String::as_str));
+        let field = format!("train of stage `{}`", stage.name);
+        return Err(Error::Config { file: config.name.clone(), field, expected, got: prefix.clone() });
+    }
     let o = &config.optimizer;
     let decay = |p: &Var| if p.rank() >= 2 { o.weight_decay } else { 0.0 };
     let options = AdamWOptions {

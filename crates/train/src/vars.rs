@@ -6,7 +6,7 @@ use lare_model::{Init, Source};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All variables, in order of their names.
 pub struct Vars {
@@ -14,12 +14,13 @@ pub struct Vars {
     device: Device,
     vars: RefCell<BTreeMap<String, Var>>,
     trained: RefCell<Vec<String>>,
+    asked: RefCell<BTreeSet<String>>,
 }
 
 impl Vars {
     /// No variables yet; those asked for start from `seed` and their own name alone.
     pub fn new(seed: u64, device: Device) -> Self {
-        Self { seed, device, vars: RefCell::default(), trained: RefCell::default() }
+        Self { seed, device, vars: RefCell::default(), trained: RefCell::default(), asked: RefCell::default() }
     }
 
     /// From now on parameters whose names begin with one of `prefixes` are given out with gradient, the others
@@ -38,6 +39,11 @@ impl Vars {
         self.vars.borrow().iter().map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
+    /// Names of the variables that something has been built from.
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.asked.borrow().clone()
+    }
+
     /// Replaces the value of a variable, creating it if need be.
     pub fn set(&self, name: &str, value: &Tensor) -> Result<()> {
         if let Some(var) = self.vars.borrow().get(name) {
@@ -51,6 +57,7 @@ impl Vars {
 
 impl Source for Vars {
     fn tensor(&self, name: &str, shape: &[usize], init: Init) -> lare_model::Result<Tensor> {
+        self.asked.borrow_mut().insert(name.into());
         let known = self.vars.borrow().get(name).cloned();
         let var = match known {
             Some(var) => var,

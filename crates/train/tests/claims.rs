@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use lare_data::{Suite, Tokenizer};
 use lare_model::{Path as Module, Reasoner};
 use lare_train::batch::{Batch, Feeder};
-use lare_train::config::{LossWeights, Stage};
+use lare_train::config::LossWeights;
 use lare_train::loss::{self, LossTerms};
 use lare_train::metrics::StepRecord;
 use lare_train::run::{Ended, Hooks, Setting, train};
@@ -100,6 +100,24 @@ fn a_run_starts_from_an_exported_model() {
 }
 
 #[test]
+fn weights_of_another_model_are_refused_and_the_first_tensor_that_differs_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let mut larger = tiny();
+    larger.model.refocus.blocks += 1;
+    let (small, large) = (place.path().join("small"), place.path().join("large"));
+    let small = go(&tiny(), &small, false, 0).unwrap().path;
+    let large = go(&larger, &large, false, 0).unwrap().path;
+    let refused = |config: &Config, init: &Path| {
+        go_from(config, Some(init), &place.path().join("new"), false, 0).unwrap_err().to_string()
+    };
+    let message = refused(&larger, &small);
+    assert!(message.contains("qformer.blocks.1") && message.contains("missing"), "{message}");
+    let message = refused(&tiny(), &large);
+    assert!(message.contains("qformer.blocks.1") && message.contains("unknown"), "{message}");
+    assert!(go_from(&larger, Some(&large), &place.path().join("same"), false, 0).is_ok());
+}
+
+#[test]
 fn the_same_seed_gives_the_same_weights_to_the_bit() {
     let on_threads = |count: usize, config: &Config, folder: &Path| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap();
@@ -177,10 +195,9 @@ fn setup(config: &Config, vars: &Vars) -> Batch {
 fn term(config: &Config, vars: &Vars, batch: &Batch, name: &str) -> Tensor {
     let model = Reasoner::new(&config.model, Module::root(vars)).unwrap();
     let weights = weights_of(name);
-    let stage = Stage { loss: weights, ..config.stages[1].clone() };
     let terms = match name {
         "halt" => loss::halt(&model, batch).unwrap(),
-        _ => loss::reason(&model, batch, &stage, &mut dice(3, "loss", 0)).unwrap().terms,
+        _ => loss::reason(&model, batch, &weights, &mut dice(3, "loss", 0)).unwrap().terms,
     };
     terms.total(&weights).unwrap()
 }
@@ -211,16 +228,26 @@ fn every_loss_term_has_the_gradient_that_finite_differences_give() {
         let gradient = gradients.get(&var).unwrap_or_else(|| panic!("{name}: no gradient at {parameter}")).clone();
         let length = gradient.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
         assert!(length > 1e-6, "{name}: no gradient at {parameter}");
-        // Along the gradient the loss must rise by its length.
         let start = var.as_tensor().copy().unwrap();
-        let step = 4e-3 / length;
-        let at = |factor: f32| {
-            var.set(&(&start + (&gradient * f64::from(factor * step)).unwrap()).unwrap()).unwrap();
+        let at = |direction: &Tensor, factor: f32| {
+            var.set(&(&start + (direction * f64::from(factor)).unwrap()).unwrap()).unwrap();
             term(&config, &vars, &batch, name).to_scalar::<f32>().unwrap()
         };
-        let slope = (at(1.0) - at(-1.0)) / (2.0 * step * length);
-        let ratio = slope / length;
-        assert!((ratio - 1.0).abs() < 0.06, "{name}, {parameter}: slope {slope}, gradient {length}");
+        let slope = |direction: &Tensor, step: f32| (at(direction, step) - at(direction, -step)) / (2.0 * step);
+        // Along the gradient the loss must rise by its length. That alone would not see entries that are missing from it,
+        // so it must also fit along directions that do not come from it.
+        let along = slope(&(&gradient / f64::from(length)).unwrap(), 4e-3);
+        assert!((along / length - 1.0).abs() < 0.06, "{name}, {parameter}: slope {along}, gradient {length}");
+        let scale = (gradient.elem_count() as f32).sqrt().recip();
+        for seed in 1..=3 {
+            let values = lare_train::vars::normals(&mut dice(seed, "direction", 0), gradient.elem_count());
+            let values: Vec<f32> = values.iter().map(|x| x * scale).collect();
+            let direction = Tensor::from_vec(values, gradient.shape(), &Device::Cpu).unwrap();
+            let expected = (&gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            let found = slope(&direction, 2e-2);
+            let most = 0.25 * length * scale;
+            assert!((found - expected).abs() < most, "{name}, {parameter}: {found}, not {expected} within {most}");
+        }
     }
 }
 

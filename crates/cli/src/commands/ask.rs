@@ -18,6 +18,7 @@ const BATCH: usize = 32;
 /// Answers.
 pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     let questions = questions(ask)?;
+    refuse_to_replace_the_picture(ask)?;
     let source = files::picture(&ask.picture)?;
     for note in &source.opened.notes {
         messages.warning(&format!("{}: {note}", source.name));
@@ -43,7 +44,40 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     if let Some(progress) = progress {
         progress.finish();
     }
+    if let Some(folder) = ask.trace.as_deref().filter(|_| questions.len() > 1) {
+        remove_older_traces(folder, questions.len())?;
+    }
     Ok(Outcome::Done)
+}
+
+/// Removes the numbered traces that an earlier, longer list of questions left in the folder.
+fn remove_older_traces(folder: &Path, questions: usize) -> Result<(), Failure> {
+    let older = (questions + 1..).map(|place| folder.join(place.to_string()));
+    for path in older.take_while(|path| path.join("trace.json").is_file()) {
+        std::fs::remove_dir_all(&path).map_err(|error| {
+            Failure::new(format!("the trace `{}` of an earlier list of questions is in the way", path.display()))
+                .part("got", error)
+                .hint("remove it, or write to another folder")
+        })?;
+    }
+    Ok(())
+}
+
+/// Neither the picture of the looks nor a file of the trace may take the place of the picture asked about.
+fn refuse_to_replace_the_picture(ask: &Ask) -> Result<(), Failure> {
+    let whole = |path: &Path| path.canonicalize().ok();
+    let Some(picture) = whole(&ask.picture) else {
+        return Ok(()); // standard input, or missing and soon refused
+    };
+    let looks = ask.looks.as_deref().is_some_and(|looks| whole(looks).as_ref() == Some(&picture));
+    let trace = ask.trace.as_deref().is_some_and(|trace| whole(trace).as_deref() == picture.parent());
+    if !looks && !trace {
+        return Ok(());
+    }
+    let (flag, place) = if looks { ("--looks", "another file") } else { ("--trace", "another folder") };
+    Err(Failure::new(format!("`{flag}` would write over `{}`", ask.picture.display()))
+        .part("expected", format!("{place} than the picture's"))
+        .hint(format!("name {place} with `{flag}`")))
 }
 
 /// The one question, or the lines of the file.
@@ -194,7 +228,7 @@ impl Told<'_> {
             None => Vec::new(),
         };
         let (picture, picture_hash) = (&self.source.opened.picture, &self.source.hash[..]);
-        let asked = Asked { picture, picture_hash, question: self.question, seed };
+        let asked = Asked { picture, picture_hash, question: self.question, options: options(self.ask) };
         Ok(record(self.assistant, &asked, self.answer, &drawings))
     }
 }

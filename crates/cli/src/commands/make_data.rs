@@ -4,9 +4,10 @@ use super::Outcome;
 use crate::args::{Format, MakeData};
 use crate::failure::Failure;
 use crate::messages::{Messages, Report};
-use lare_data::export::{self, Selection, Written};
+use lare_data::export::{self, ExportError, Selection, Written};
 use lare_data::{Suite, Task};
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 /// Samples side by side on a sheet.
 const SHEET_COLUMNS: usize = 5;
@@ -14,32 +15,44 @@ const SHEET_COLUMNS: usize = 5;
 /// Writes the files.
 pub fn run(make: &MakeData, messages: &Messages) -> Result<Outcome, Failure> {
     let tasks = if make.tasks.is_empty() { Task::ALL.to_vec() } else { make.tasks.clone() };
-    let samples = make.count * tasks.len() as u64;
+    let samples = make.count.saturating_mul(tasks.len() as u64);
     let selection = Selection { split: make.split, tasks, count: make.count, first: make.first };
-    let progress = messages.progress(&format!("writing {samples} samples to {}", make.out.display()), None);
+    let what = format!("samples to {}", make.out.display());
+    let mut bar = messages.progress(&what, Some(samples));
+    let presses = super::listen()?;
+    let progress: export::Progress = &mut |done| {
+        bar.at(done, what.as_str());
+        presses.load(Ordering::Relaxed) == 0
+    };
     let suite = Suite::new();
     let written = match make.format {
-        Format::Folder => export::folder(&suite, &selection, &make.out)?,
-        Format::Llava => export::llava(&suite, &selection, &make.out)?,
-        Format::Tsv => export::tsv(&suite, &selection, &make.out)?,
-        Format::Sheet => export::contact_sheet(&suite, &selection, SHEET_COLUMNS, &make.out)?,
-        Format::Parquet => parquet(&suite, &selection, make)?,
+        Format::Folder => export::folder(&suite, &selection, &make.out, progress),
+        Format::Llava => export::llava(&suite, &selection, &make.out, progress),
+        Format::Tsv => export::tsv(&suite, &selection, &make.out, progress),
+        Format::Sheet => export::contact_sheet(&suite, &selection, SHEET_COLUMNS, &make.out),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => export::parquet(&suite, &selection, &make.out, progress),
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet => return Err(no_parquet()),
     };
-    progress.finish();
-    messages.report(&Done(written))?;
+    bar.finish();
+    match written {
+        Ok(written) => messages.report(&Done(written))?,
+        Err(ExportError::Stopped { path, written }) => {
+            let place = path.display();
+            messages.note(&format!("stopped after {written} of {samples} samples; nothing was left in {place}"));
+            return Ok(Outcome::Interrupted);
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(Outcome::Done)
 }
 
-#[cfg(feature = "parquet")]
-fn parquet(suite: &Suite, selection: &Selection, make: &MakeData) -> Result<Written, Failure> {
-    Ok(export::parquet(suite, selection, &make.out)?)
-}
-
 #[cfg(not(feature = "parquet"))]
-fn parquet(_: &Suite, _: &Selection, _: &MakeData) -> Result<Written, Failure> {
-    Err(Failure::new("this build of lare does not write parquet")
+fn no_parquet() -> Failure {
+    Failure::new("this build of lare does not write parquet")
         .part("expected", "a build with the feature `parquet`")
-        .hint("build it with `cargo build --release --features parquet`, or choose `--format folder`"))
+        .hint("build it with `cargo build --release --features parquet`, or choose `--format folder`")
 }
 
 struct Done(Written);

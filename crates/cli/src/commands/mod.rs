@@ -12,6 +12,8 @@ use crate::embedded;
 use crate::failure::Failure;
 use lare_infer::{Assistant, Device};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,4 +37,16 @@ fn assistant(folder: Option<&Path>) -> Result<Assistant, Failure> {
 /// `3 steps`, `1 step`.
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Counts Ctrl-C; the second one ends the program at once.
+fn listen() -> Result<Arc<AtomicUsize>, Failure> {
+    let presses = Arc::new(AtomicUsize::new(0));
+    let counted = presses.clone();
+    ctrlc::set_handler(move || {
+        if counted.fetch_add(1, Ordering::Relaxed) > 0 {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(presses)
 }

@@ -26,7 +26,7 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let tokenizer = Tokenizer::from_bytes(text.as_bytes())?;
     check_vocabulary(&config, &tokenizer, &file)?;
 
-    let presses = listen()?;
+    let presses = super::listen()?;
     let from = newest_step(&folder).filter(|_| args.resume).unwrap_or(0);
     let (total, place) = (config.total_steps(), folder.display());
     messages.note(&match from {
@@ -95,18 +95,6 @@ fn check_vocabulary(config: &Config, tokenizer: &Tokenizer, file: &str) -> Resul
         .part("expected", format!("{expected}   tokens of the suite"))
         .part("got", got)
         .hint(format!("write vocabulary = {expected}")))
-}
-
-/// Counts Ctrl-C; the second one ends the program at once.
-fn listen() -> Result<Arc<AtomicUsize>, Failure> {
-    let presses = Arc::new(AtomicUsize::new(0));
-    let counted = presses.clone();
-    ctrlc::set_handler(move || {
-        if counted.fetch_add(1, Ordering::Relaxed) > 0 {
-            std::process::exit(130);
-        }
-    })?;
-    Ok(presses)
 }
 
 /// Shows how a run stands.

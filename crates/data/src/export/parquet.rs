@@ -12,7 +12,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
-use super::{ExportError, Record, Selection, Temporary, Written, doing, id};
+use super::{ExportError, Progress, Record, Selection, Temporary, Written, doing, id};
 use crate::sample::Sample;
 use crate::suite::Suite;
 
@@ -54,7 +54,7 @@ const FEATURES: &str = r#"{"info": {"features": {
 ///
 /// # Errors
 /// If the file exists, nothing was selected, or the disk refuses.
-pub fn parquet(suite: &Suite, selection: &Selection, path: &Path) -> Result<Written, ExportError> {
+pub fn parquet(suite: &Suite, selection: &Selection, path: &Path, progress: Progress) -> Result<Written, ExportError> {
     selection.check(path)?;
     let place = Temporary::file(path);
     let file = File::create(&place.path).map_err(doing("create", &place.path))?;
@@ -69,7 +69,7 @@ pub fn parquet(suite: &Suite, selection: &Selection, path: &Path) -> Result<Writ
     let schema = parse_message_type(SCHEMA).map_err(failed)?;
     let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).map_err(failed)?;
     let mut rows = Rows::default();
-    selection.for_each(suite, |sample, png| {
+    selection.for_each(suite, path, progress, |sample, png| {
         rows.push(sample, png)?;
         if rows.ids.len() == ROWS { rows.flush(&mut writer).map_err(failed) } else { Ok(()) }
     })?;

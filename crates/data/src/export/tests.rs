@@ -8,7 +8,13 @@ fn selection(tasks: &[Task], count: u64) -> Selection {
 fn a_folder_holds_every_sample_with_its_picture_exactly() {
     let (suite, place) = (Suite::new(), tempfile::tempdir().unwrap());
     let path = place.path().join("out");
-    let written = folder(&suite, &selection(&Task::ALL, 2), &path).unwrap();
+    let mut heard = 0;
+    let written = folder(&suite, &selection(&Task::ALL, 2), &path, &mut |done| {
+        heard = done;
+        true
+    })
+    .unwrap();
+    assert_eq!(heard, written.samples);
     assert_eq!(written, Written { path: path.clone(), samples: 18 });
     let lines = fs::read_to_string(path.join("samples.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 18);
@@ -27,7 +33,7 @@ fn a_folder_holds_every_sample_with_its_picture_exactly() {
 fn llava_json_is_one_list_with_a_box_for_each_look() {
     let (suite, place) = (Suite::new(), tempfile::tempdir().unwrap());
     let path = place.path().join("llava");
-    llava(&suite, &selection(&[Task::Hop, Task::Read], 3), &path).unwrap();
+    llava(&suite, &selection(&[Task::Hop, Task::Read], 3), &path, &mut |_| true).unwrap();
     let list: Vec<serde_json::Value> =
         serde_json::from_str(&fs::read_to_string(path.join("llava.json")).unwrap()).unwrap();
     assert_eq!(list.len(), 6);
@@ -42,7 +48,7 @@ fn llava_json_is_one_list_with_a_box_for_each_look() {
 fn tsv_rows_have_every_column_and_the_letter_of_the_right_choice() {
     let (suite, place) = (Suite::new(), tempfile::tempdir().unwrap());
     let path = place.path().join("out.tsv");
-    tsv(&suite, &selection(&[Task::Compare, Task::Read], 4), &path).unwrap();
+    tsv(&suite, &selection(&[Task::Compare, Task::Read], 4), &path, &mut |_| true).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows.len(), 9);
@@ -78,12 +84,18 @@ fn a_sheet_is_a_picture_of_the_size_of_its_cells() {
 fn what_cannot_be_written_is_refused_by_name_and_leaves_nothing() {
     let (suite, place) = (Suite::new(), tempfile::tempdir().unwrap());
     let path = place.path().join("out");
-    let error = folder(&suite, &selection(&[], 1), &path).unwrap_err().to_string();
+    let error = folder(&suite, &selection(&[], 1), &path, &mut |_| true).unwrap_err().to_string();
     assert!(error.contains("0 tasks"), "{error}");
-    let error = folder(&suite, &selection(&[Task::Read], 1), &path.join("deeper")).unwrap_err().to_string();
+    let error =
+        folder(&suite, &selection(&[Task::Read], 1), &path.join("deeper"), &mut |_| true).unwrap_err().to_string();
     assert!(error.contains("create it first") && error.contains("deeper"), "{error}");
+    let beyond = Selection { first: u64::MAX, ..selection(&[Task::Read], 2) };
+    let error = folder(&suite, &beyond, &path, &mut |_| true).unwrap_err().to_string();
+    assert!(error.contains("no samples"), "{error}");
+    let error = folder(&suite, &selection(&[Task::Read], 1), &path, &mut |_| false).unwrap_err().to_string();
+    assert!(error.contains("stopped after 1"), "{error}");
     fs::write(&path, "mine").unwrap();
-    let error = tsv(&suite, &selection(&[Task::Read], 1), &path).unwrap_err().to_string();
+    let error = tsv(&suite, &selection(&[Task::Read], 1), &path, &mut |_| true).unwrap_err().to_string();
     assert!(error.contains("exists already") && error.contains("a file"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
@@ -110,7 +122,7 @@ fn parquet_rows_read_back_with_their_pictures_and_choices() {
     use ::parquet::record::{Field, RowAccessor};
     let (suite, place) = (Suite::new(), tempfile::tempdir().unwrap());
     let path = place.path().join("out.parquet");
-    parquet(&suite, &selection(&[Task::Read, Task::Count], 200), &path).unwrap();
+    parquet(&suite, &selection(&[Task::Read, Task::Count], 200), &path, &mut |_| true).unwrap();
     let reader = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
     let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 400);

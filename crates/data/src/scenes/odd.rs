@@ -59,8 +59,8 @@ pub(crate) fn ask(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question
         .iter()
         .map(|&object| {
             let this = &scene.objects[object];
-            let says = format!("In {line} {} it says {}.", number(this.slot), this.tag_text());
-            step(says, this.tag_text(), this.tag)
+            let (place, tag) = (number(this.slot), this.tag_text());
+            step(format!("In {line} {place} it says {tag}."), format!("{tag} {place}"), this.tag)
         })
         .collect();
     let answer = number(scene.objects[odd].slot).to_string();

@@ -193,11 +193,12 @@ fn compare(scene: &Scene, dice: &mut Dice) -> Option<Question> {
     let answer = objects[winner].name.to_owned();
     let (x, y) = (scene.reference(first), scene.reference(second));
     let tags = [objects[first].tag_text(), objects[second].tag_text()];
+    let reads = |tag: &str, object: usize| format!("{tag} {}", objects[object].name);
     let steps = vec![
-        step(format!("Under {x} it says {}.", tags[0]), tags[0].clone(), objects[first].tag),
+        step(format!("Under {x} it says {}.", tags[0]), reads(&tags[0], first), objects[first].tag),
         step(
             format!("Under {y} it says {}, so the {more} number is under the {answer}.", tags[1]),
-            tags[1].clone(),
+            reads(&tags[1], second),
             objects[second].tag,
         ),
     ];

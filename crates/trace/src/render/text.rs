@@ -18,7 +18,7 @@ const MOST_CELLS: usize = 24;
 ///
 /// A selected cell stands in brackets. On a large grid one sign stands for a block of cells.
 pub fn text(record: &Record) -> String {
-    let mut out = format!("question  {}\n", record.input.question);
+    let mut out = format!("question  {}\n", printable(&record.input.question));
     let all = measures::of(record);
     for (step, measured) in record.steps.iter().zip(&all) {
         let _ = writeln!(out, "\n{}", heading(record, step, measured)); // writing to a String cannot fail
@@ -28,7 +28,7 @@ pub fn text(record: &Record) -> String {
         }
     }
     let usage = &record.usage;
-    let _ = writeln!(out, "\nanswer    {}", record.answer);
+    let _ = writeln!(out, "\nanswer    {}", printable(&record.answer));
     let _ = writeln!(
         out,
         "usage     {} text tokens, {} latent steps, {} refocused and {} appended visual tokens, {} positions",
@@ -40,6 +40,11 @@ pub fn text(record: &Record) -> String {
     );
     let _ = writeln!(out, "time      {:.1} ms", record.timing_ms.total);
     out
+}
+
+/// Control characters would steer the terminal; a record may come from anywhere.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn heading(record: &Record, step: &StepRecord, measured: &StepMeasures) -> String {
@@ -56,10 +61,12 @@ fn heading(record: &Record, step: &StepRecord, measured: &StepMeasures) -> Strin
 
 fn remarks(step: &StepRecord, measured: &StepMeasures) -> Vec<String> {
     let mut lines = Vec::new();
-    if !step.nearest_words.is_empty() {
-        let words: Vec<String> =
-            step.nearest_words.iter().map(|word| format!("{} {:.1}", word.text.escape_debug(), word.score)).collect();
-        lines.push(format!("nearest words  {}", words.join(", ")));
+    for (title, words, digits) in [("names", &step.named_words, 2), ("nearest words", &step.nearest_words, 1)] {
+        let words = words.iter().map(|word| format!("{} {:.digits$}", word.text.escape_debug(), word.score));
+        let words: Vec<String> = words.collect();
+        if !words.is_empty() {
+            lines.push(format!("{title:<15}{}", words.join(", ")));
+        }
     }
     if let Some(drift) = &measured.drift {
         lines.push(format!("moved          {:.2} of the focus, {:.0} px", drift.total_variation, drift.shift_px));

@@ -10,7 +10,7 @@ use crate::{
     measures::StepMeasures,
     picture::PictureRef,
     render::overlay,
-    schema::{Grid, Record, Region, SmallPicture, StepRecord},
+    schema::{Grid, Record, Region, SmallPicture, StepRecord, Word},
 };
 
 /// Pixels of the layer per cell; the browser smooths between them.
@@ -118,15 +118,17 @@ fn rectangle(html: &mut String, class: &str, region: &Region, inset: f32, (width
 }
 
 fn words(html: &mut String, step: &StepRecord) {
-    if step.nearest_words.is_empty() {
-        return;
+    for (title, words, digits) in [("Names", &step.named_words, 2), ("Nearest words", &step.nearest_words, 1)] {
+        if words.is_empty() {
+            continue;
+        }
+        let _ = writeln!(html, "<h4>{title}</h4>\n<ul class=\"words\">");
+        for Word { text, score } in words {
+            let text = visible(text);
+            let _ = writeln!(html, "<li>{} <span class=\"quiet\">{score:.digits$}</span></li>", Text(&text));
+        }
+        html.push_str("</ul>\n");
     }
-    html.push_str("<h4>Nearest words</h4>\n<ul class=\"words\">\n");
-    for word in &step.nearest_words {
-        let _ =
-            writeln!(html, "<li>{} <span class=\"quiet\">{:.1}</span></li>", Text(&visible(&word.text)), word.score);
-    }
-    html.push_str("</ul>\n");
 }
 
 fn numbers(html: &mut String, grid: &Grid, step: &StepRecord, measured: &StepMeasures) {
