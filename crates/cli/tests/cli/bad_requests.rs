@@ -36,6 +36,29 @@ fn what_cannot_be_asked_is_named_with_the_way_out() {
 }
 
 #[test]
+fn an_answer_never_writes_over_the_picture_it_is_about() {
+    let place = place();
+    let picture = png(64, 64);
+    place.file("step-1.png", &picture);
+    let said = refusal(&place, &["ask", "desk.png", "Where is it?", "--looks", "desk.png"]);
+    assert!(said.contains("`--looks` would write over `desk.png`") && said.contains("another file"), "{said}");
+    let said = refusal(&place, &["ask", "step-1.png", "Where is it?", "--trace", "."]);
+    assert!(said.contains("`--trace` would write over `step-1.png`") && said.contains("another folder"), "{said}");
+    assert_eq!(std::fs::read(place.path().join("step-1.png")).unwrap(), picture);
+    // A picture under a name that no trace uses may lie in the trace's folder.
+    assert_eq!(place.run(&["ask", "desk.png", "Where is it?", "--trace", "."]).code, 0);
+}
+
+#[test]
+fn numbers_that_overflow_are_refused_before_anything_is_written() {
+    let place = place();
+    for (first, count) in [("18446744073709551615", "2"), ("0", "18446744073709551615")] {
+        let said = refusal(&place, &["make-data", "--out", "data", "--first", first, "--count", count]);
+        assert!(said.contains("there are no samples") && said.contains("hint: ask for fewer"), "{said}");
+    }
+}
+
+#[test]
 fn a_question_longer_than_the_context_is_refused_with_its_length() {
     let long = refusal(&place(), &["ask", "desk.png", &"cat ".repeat(900)]);
     assert!(long.contains("error: the question is too long") && long.contains("got       900 tokens"), "{long}");
