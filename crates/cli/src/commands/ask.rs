@@ -72,8 +72,9 @@ fn refuse_to_replace_the_picture(ask: &Ask) -> Result<(), Failure> {
     let name = picture.file_name().unwrap_or_default().to_string_lossy();
     let of_a_trace = name == "looks.gif" || (name.starts_with("step-") && name.ends_with(".png"));
     let looks = ask.looks.as_deref().is_some_and(|looks| whole(looks).as_ref() == Some(&picture));
-    let trace = ask.trace.as_deref().is_some_and(|trace| whole(trace).as_deref() == picture.parent());
-    if !looks && !(trace && of_a_trace) {
+    let inside = ask.trace.as_deref().is_some_and(|trace| whole(trace).as_deref() == picture.parent());
+    let trace = inside && of_a_trace;
+    if !looks && !trace {
         return Ok(());
     }
     let (flag, place) = if looks { ("--looks", "another file") } else { ("--trace", "another folder") };
