@@ -12,7 +12,8 @@ pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
 
-    /// Print results as JSON, one object a line; errors become objects on stderr.
+    /// Print results as JSON, one object a line; errors and warnings become objects on stderr. `completions` and `man`
+    /// print text all the same.
     #[arg(long, global = true)]
     pub json: bool,
 }
@@ -62,7 +63,7 @@ pub struct Ask {
     #[arg(required_unless_present = "questions", conflicts_with = "questions")]
     pub question: Option<String>,
 
-    /// Ask every line of this file instead; answers come in the same order.
+    /// Ask every line of this file instead, `-` for standard input; answers come in the same order.
     #[arg(long, value_name = "FILE")]
     pub questions: Option<PathBuf>,
 
@@ -94,7 +95,7 @@ pub struct Ask {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub max_tokens: usize,
 
-    /// Where to write the picture of all looks; by default PICTURE.looks.png in the current folder. With
+    /// Where to write the picture of all looks, a PNG; by default PICTURE.looks.png in the current folder. With
     /// `--trace` only when given; `--questions` writes none.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["no_looks", "questions"])]
     pub looks: Option<PathBuf>,
@@ -111,7 +112,9 @@ pub struct Ask {
 
 /// `lare train`.
 #[derive(Debug, Args)]
-#[command(after_help = "Ctrl-C ends the run with a checkpoint and exit code 130; pressed again, it ends at once.")]
+#[command(
+    after_help = "Ctrl-C or SIGTERM ends the run with a checkpoint and exit code 130; a second one ends it at once."
+)]
 pub struct Train {
     /// The run config, for example configs/nano.toml.
     pub config: PathBuf,
@@ -172,7 +175,7 @@ pub enum Format {
     Llava,
     /// One TSV with base64 pictures, for VLMEvalKit.
     Tsv,
-    /// One PNG of all samples with their regions, to look at.
+    /// One PNG of at most 100 samples with their regions, to look at.
     Sheet,
 }
 

@@ -20,6 +20,20 @@ impl Failure {
         Self { summary: summary.to_string(), parts: Vec::new(), hint: None }
     }
 
+    /// The parser's words about the command line, which are laid out for a terminal.
+    pub fn usage(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let is_hint = |line: &&str| ["Usage:", "tip:", "For more"].iter().any(|start| line.starts_with(start));
+        let (hints, parts): (Vec<&str>, Vec<&str>) = lines.partition(is_hint);
+        Self {
+            summary: first.strip_prefix("error: ").unwrap_or(first).to_owned(),
+            parts: parts.into_iter().map(str::to_owned).collect(),
+            hint: (!hints.is_empty()).then(|| hints.join("; ")),
+        }
+    }
+
     /// Adds a part, such as `expected` or `got`.
     pub fn part(mut self, name: &str, value: impl Display) -> Self {
         self.parts.push(format!("{name:<9} {value}"));
@@ -72,6 +86,15 @@ mod tests {
         let failure = Failure::from(std::io::Error::other("`x` is wrong\n  expected  1\n  got       2\n\nhint: say 1"));
         let by_hand = Failure::new("`x` is wrong").part("expected", 1).part("got", 2).hint("say 1");
         assert_eq!(failure, by_hand);
+    }
+
+    #[test]
+    fn the_parsers_words_are_taken_apart() {
+        let error = clap::Command::new("lare").arg(clap::arg!(<PICTURE>)).try_get_matches_from(["lare"]).unwrap_err();
+        let failure = Failure::usage(&error);
+        assert_eq!(failure.summary, "the following required arguments were not provided:");
+        assert_eq!(failure.parts, ["<PICTURE>"]);
+        assert!(failure.hint.is_some_and(|hint| hint.starts_with("Usage: lare <PICTURE>; For more")));
     }
 
     #[test]

@@ -43,12 +43,31 @@ fn limited(from: impl Read, name: &str) -> Result<Vec<u8>, ImageError> {
 
 /// Reads a text file; `what` names it in the message.
 pub fn text(path: &Path, what: &str) -> Result<String, Failure> {
-    fs::read_to_string(path).map_err(|error| {
-        let hint = match error.kind() {
-            ErrorKind::InvalidData => "it is not UTF-8 text: was another file meant?",
-            _ => "check the path and its permissions",
-        };
-        Failure::new(format!("{what} `{}` cannot be read", path.display())).part("got", error).hint(hint)
+    let name = format!("{what} `{}`", path.display());
+    let bytes = fs::read(path).map_err(|error| {
+        Failure::new(format!("{name} cannot be read")).part("got", error).hint("check the path and its permissions")
+    })?;
+    utf8(bytes, &name)
+}
+
+/// Reads text from standard input; `what` names it in the message.
+pub fn input_text(what: &str) -> Result<String, Failure> {
+    let name = format!("{what} on standard input");
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
+        Failure::new(format!("{name} cannot be read")).part("got", error).hint("name a file instead of `-`")
+    })?;
+    utf8(bytes, &name)
+}
+
+fn utf8(bytes: Vec<u8>, name: &str) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        Failure::new(format!("{name} is not UTF-8 text"))
+            .part("expected", "UTF-8")
+            .part("got", format!("other bytes in line {line}"))
+            .hint("save it as UTF-8, or name another file")
     })
 }
 
@@ -95,6 +114,13 @@ mod tests {
         let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["new", "taken"]);
+    }
+
+    #[test]
+    fn the_line_that_is_no_text_is_named() {
+        let failure = utf8(b"one\ntwo\nthr\xe9e\n".to_vec(), "the list").unwrap_err();
+        assert_eq!(failure.summary, "the list is not UTF-8 text");
+        assert!(failure.parts[1].contains("line 3"), "{:?}", failure.parts);
     }
 
     #[test]

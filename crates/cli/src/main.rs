@@ -4,7 +4,7 @@
 //!
 //! Invariants: nothing prints outside [`messages`]; nothing outside this crate reads the environment. Results go to
 //! stdout and everything else to stderr. Exit code 0: done. 1: done, and the answer is no. 2: could not be done.
-//! 130: training was interrupted and left a checkpoint.
+//! 130: ended by Ctrl-C or SIGTERM with nothing lost.
 //!
 //! ```text
 //! lare ask examples/desk.png "What is written on the object left of the cat?"
@@ -17,11 +17,13 @@ mod embedded;
 mod failure;
 mod files;
 mod messages;
+mod questions;
 mod strip;
 
 use args::{Arguments, Command};
 use clap::Parser;
 use commands::Outcome;
+use failure::Failure;
 use messages::Messages;
 use std::process::ExitCode;
 
@@ -43,7 +45,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() && json_is_asked_for() => {
+            Messages::new(true).failure(&Failure::usage(&error));
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
     let messages = Messages::new(arguments.json);
     let done = match &arguments.command {
         Command::Ask(ask) => commands::ask::run(ask, &messages),
@@ -66,4 +75,9 @@ fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Where the arguments are wrong, what the parser made of them is not known.
+fn json_is_asked_for() -> bool {
+    std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }

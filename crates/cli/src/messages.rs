@@ -1,12 +1,12 @@
 //! The only file that prints.
 //!
 //! Results go to stdout and survive a pipe: with `--json` they are objects, one a line. Everything else goes to
-//! stderr and makes sense without colour. A reader that closes the pipe early ends the output and nothing else;
+//! stderr, with `--json` as objects too, and makes sense without colour. A reader that closes the pipe early ends the output and nothing else;
 //! a disk that is full is an error, because the result was not given.
 
 use crate::failure::Failure;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -70,9 +70,12 @@ impl Messages {
         }
     }
 
-    /// Says what a person should know.
+    /// Says what should be known; with `--json` as one object on stderr.
     pub fn warning(&self, text: &str) {
-        say(&format!("{} {text}", self.paint("33", "warning:")));
+        match self.json {
+            true => say(&json!({ "warning": text }).to_string()),
+            false => say(&format!("{} {text}", self.paint("33", "warning:"))),
+        }
     }
 
     /// Says why something could not be done; with `--json` as one object on stderr.

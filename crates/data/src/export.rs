@@ -30,7 +30,7 @@ use crate::suite::{Suite, VERSION};
 
 #[cfg(feature = "parquet")]
 pub use parquet::parquet;
-pub use sheet::contact_sheet;
+pub use sheet::{MOST_SAMPLES as MOST_ON_A_SHEET, contact_sheet};
 
 /// Samples made at a time, in parallel, before they are written.
 const CHUNK: usize = 64;

@@ -11,17 +11,17 @@ use ::image::codecs::png::PngDecoder;
 use ::image::codecs::webp::WebPDecoder;
 use ::image::imageops::{FilterType, resize};
 use ::image::metadata::Orientation;
-use ::image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use ::image::{AnimationDecoder, DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb};
 
 use crate::sample::Region;
 
 /// Longest side of a picture that is read.
 pub const MAX_SIDE_PX: u32 = 16_384;
-/// Most pixels of a picture that is read.
-pub const MAX_PIXELS: u64 = 40_000_000;
+/// Most pixels of a picture that is read: a little above what cameras of 64 megapixels write.
+pub const MAX_PIXELS: u64 = 65_000_000;
 /// Largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
-/// Memory one decoder may take: 40 megapixels of 16-bit RGBA and as much again for its own work.
+/// Memory one decoder may take: the largest picture in 16-bit RGBA and as much again for its own work.
 const MAX_DECODER_BYTES: u64 = MAX_PIXELS * 16;
 /// The shorter side of a prepared picture, in cells.
 const LEAST_CELLS: usize = 3;
@@ -157,10 +157,11 @@ pub fn decode_noted(bytes: &[u8], name: &str) -> Result<Opened, ImageError> {
     if is_animated(bytes, format) {
         notes.push("animated: only the first frame is used".to_owned());
     }
-    if image.color().has_alpha() {
+    let (picture, transparent) = on_white(image);
+    if transparent {
         notes.push("transparent: shown on white".to_owned());
     }
-    Ok(Opened { picture: on_white(&image), notes })
+    Ok(Opened { picture, notes })
 }
 
 fn is_read(format: ImageFormat) -> bool {
@@ -242,20 +243,24 @@ fn is_animated(bytes: &[u8], format: ImageFormat) -> bool {
     }
 }
 
-/// Eight bits, three channels; what is transparent shows white.
-fn on_white(image: &DynamicImage) -> Picture {
+/// Eight bits, three channels; what is transparent shows white. Tells whether anything was: many programs write an
+/// alpha channel that says nothing.
+fn on_white(image: DynamicImage) -> (Picture, bool) {
     let (width, height) = (image.width() as usize, image.height() as usize);
-    let rgb = if image.color().has_alpha() {
-        let over = |value: u8, alpha: u8| {
-            let alpha = u32::from(alpha);
-            ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-        };
-        let rgba = image.to_rgba8();
-        rgba.pixels().flat_map(|pixel| [0, 1, 2].map(|channel| over(pixel[channel], pixel[3]))).collect()
-    } else {
-        image.to_rgb8().into_raw()
+    if !image.color().has_alpha() {
+        return (Picture { width, height, rgb: image.into_rgb8().into_raw() }, false);
+    }
+    let over = |value: u8, alpha: u8| {
+        let alpha = u32::from(alpha);
+        ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
     };
-    Picture { width, height, rgb }
+    let rgba = image.into_rgba8();
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for pixel in rgba.pixels() {
+        rgb.extend([0, 1, 2].map(|channel| over(pixel[channel], pixel[3])));
+    }
+    let transparent = rgba.pixels().any(|pixel| pixel[3] < u8::MAX);
+    (Picture { width, height, rgb }, transparent)
 }
 
 /// A picture as the nano model sees it: whole cells, not more of them than it can hold.
@@ -338,7 +343,9 @@ fn scale_to_fit(width: usize, height: usize, cell_px: usize, max_cells: usize) -
 
 /// Another size, averaging over what falls together and interpolating over what falls apart.
 fn resized(picture: &Picture, width: usize, height: usize) -> Vec<u8> {
-    let source = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone());
+    // Borrowed: a large photograph need not be in memory twice.
+    let source: Option<ImageBuffer<Rgb<u8>, &[u8]>> =
+        ImageBuffer::from_raw(picture.width as u32, picture.height as u32, &picture.rgb[..]);
     // A picture without its bytes has no pixels to show; white is what transparency shows too.
     source.map_or_else(
         || vec![255; width * height * 3],

@@ -16,7 +16,7 @@
 //! | [`image`] | a picture from a file, and the picture as the nano model sees it |
 //! | [`suite`] | any sample, or one picture with many questions |
 //! | [`scenes`] | what can be in a picture |
-//! | [`sample`] | picture, question, looks, answer |
+//! | [`sample`], [`order_taken`] | picture, question, looks, answer, and looks that may come in any order |
 //! | [`tokenizer`], [`prompt`] | text as ids |
 //! | [`batch`] | the order of samples, resumable |
 //! | [`export`] | the suite as files for other tools |
@@ -48,6 +48,7 @@
 pub mod batch;
 pub mod export;
 pub mod image;
+mod order;
 pub mod prompt;
 pub mod sample;
 pub mod scenes;
@@ -56,6 +57,7 @@ pub mod tokenizer;
 
 pub use crate::image::{ImageError, Picture, Prepared, prepare};
 pub use batch::Stream;
+pub use order::order_taken;
 pub use prompt::{Prompt, answer_ids, lay_out};
 pub use sample::{Question, Region, Sample, Split, Step, Task};
 pub use scenes::{Colour, Group, Mark, Object};

@@ -68,7 +68,7 @@ impl Region {
 pub struct Step {
     /// A short English sentence, as a text rationale would have it.
     pub says: String,
-    /// What this look yields (`K7`, `cat`, `left`, `K7 yes`): words of the suite's vocabulary.
+    /// What this look yields (`K7`, `cat`, `left 2`, `K7 dog`): words of the suite's vocabulary.
     pub reads: String,
     /// Where to look, in pixels of the picture.
     pub region: Region,
@@ -145,6 +145,12 @@ impl Task {
         Task::Path,
         Task::Chart,
     ];
+
+    /// Whether the looks of its rationale lead to the answer in any order.
+    #[must_use]
+    pub fn any_order(self) -> bool {
+        matches!(self, Task::Count | Task::Odd)
+    }
 
     /// The name used in files and on the command line.
     #[must_use]

@@ -13,7 +13,7 @@ use crate::scenes::sprites::{Artist, Glyphs, Sprites};
 use crate::scenes::{Facts, Group, Scene, Want, chart, draw, objects, odd, page, path, questions};
 
 /// Goes up whenever any sample of any split changes.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 /// What pictures, questions and answers are drawn from; rationales can change without it.
 const SCENES: u64 = 1;
 

@@ -6,11 +6,11 @@
 //!
 //! `SPLIT` is `val` unless given, `QUESTIONS_PER_TASK` 200, `STEPS` a fixed number of latent steps in place of the
 //! halting head. Intervals are Wilson's at 95 %. "hits" is the share of the rationale's looks whose main cell was
-//! among the patches chosen at that step. Times are of single questions, one after the other.
+//! among the patches chosen at that step; looks of a rationale in any order are matched to its regions first. Times are of single questions, one after the other.
 
 #![allow(clippy::print_stdout)]
 
-use lare_data::{Region, Sample, Split, Suite, Task};
+use lare_data::{Region, Sample, Split, Suite, Task, order_taken};
 use lare_infer::{Answer, Assistant, Batch, Options, Question, Steps, session};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,9 +36,9 @@ impl Tally {
         self.right += usize::from(answer.text.trim() == sample.question.answer);
         self.steps += answer.usage.latent_steps;
         self.words += answer.usage.text_tokens;
-        for (step, look) in sample.question.steps.iter().zip(&answer.looks) {
+        for (region, look) in in_the_order_taken(sample, answer).iter().zip(&answer.looks) {
             self.looks += 1;
-            self.hits += usize::from(look.chosen.contains(&main_cell(&step.region, answer)));
+            self.hits += usize::from(look.chosen.contains(&main_cell(region)));
         }
     }
 
@@ -64,8 +64,25 @@ impl Tally {
     }
 }
 
-/// The cell with most of a region.
-fn main_cell(region: &Region, answer: &Answer) -> usize {
+/// Areas in each cell of the regions of a rationale, in its order or, where that does not matter, in the order in which
+/// the answer's looks took them.
+fn in_the_order_taken(sample: &Sample, answer: &Answer) -> Vec<Vec<f32>> {
+    let regions: Vec<Vec<f32>> = sample.question.steps.iter().map(|step| areas(&step.region, answer)).collect();
+    if !sample.question.task.any_order() {
+        return regions;
+    }
+    let shares = |areas: &Vec<f32>| -> Vec<f32> {
+        let sum: f32 = areas.iter().sum();
+        areas.iter().map(|area| area / sum.max(1e-6)).collect()
+    };
+    let shares: Vec<Vec<f32>> = regions.iter().map(shares).collect();
+    let shares: Vec<&[f32]> = shares.iter().map(|s| &s[..]).collect();
+    let looks: Vec<&[f32]> = answer.looks.iter().map(|look| &look.scores[..]).collect();
+    order_taken(&looks, &shares).into_iter().map(|which| regions[which].clone()).collect()
+}
+
+/// How much of a region lies in each cell.
+fn areas(region: &Region, answer: &Answer) -> Vec<f32> {
     let grid = &answer.grid;
     let overlap = |from: f32, to: f32, at: usize, cell: f32| {
         (to.min((at + 1) as f32 * cell) - from.max(at as f32 * cell)).max(0.0)
@@ -74,7 +91,12 @@ fn main_cell(region: &Region, answer: &Answer) -> usize {
         overlap(region.top, region.bottom, i / grid.cols, grid.cell_px_y)
             * overlap(region.left, region.right, i % grid.cols, grid.cell_px_x)
     };
-    (0..grid.rows * grid.cols).max_by(|&a, &b| area(a).total_cmp(&area(b)).then(b.cmp(&a))).unwrap_or(0)
+    (0..grid.rows * grid.cols).map(area).collect()
+}
+
+/// The cell with most of a region.
+fn main_cell(areas: &[f32]) -> usize {
+    (0..areas.len()).max_by(|&a, &b| areas[a].total_cmp(&areas[b]).then(b.cmp(&a))).unwrap_or(0)
 }
 
 fn ask(assistant: &Assistant, samples: &[Sample], options: Options) -> lare_infer::Result<Vec<Answer>> {

@@ -27,6 +27,15 @@ pub enum Error {
         got: String,
     },
 
+    /// The folder is that of a training run, and the model is in it.
+    #[error("`{}` is the folder of a training run\n  expected  a folder with {expected}\n  got       a folder whose `model` has them\n\nhint: pass `{}`", folder.display(), folder.join("model").display())]
+    RunFolder {
+        /// The path that was given.
+        folder: PathBuf,
+        /// The files a model folder has.
+        expected: String,
+    },
+
     /// The tokenizer cannot be read.
     #[error("{file}: {source}\n\nhint: copy the tokenizer.json that was saved with these weights")]
     Tokenizer {

@@ -46,13 +46,16 @@ impl OwnedFiles {
     /// Reads a folder's three files.
     ///
     /// # Errors
-    /// [`Error::NotAFolder`] for another kind of path, and [`lare_model::Error::Read`] naming the file that is
+    /// [`Error::NotAFolder`] for another kind of path, [`Error::RunFolder`] for the folder around it, and [`lare_model::Error::Read`] naming the file that is
     /// missing or cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
+        let expected = format!("{CONFIG}, {WEIGHTS} and {TOKENIZER}");
         if !folder.is_dir() {
             let got = if folder.exists() { "a file" } else { "nothing of that name" };
-            let expected = format!("{CONFIG}, {WEIGHTS} and {TOKENIZER}");
             return Err(Error::NotAFolder { folder: folder.into(), expected, got: got.into() });
+        }
+        if !folder.join(WEIGHTS).exists() && folder.join("model").join(WEIGHTS).is_file() {
+            return Err(Error::RunFolder { folder: folder.into(), expected });
         }
         let config = read(folder, CONFIG)?;
         let config = String::from_utf8(config).map_err(|e| lare_model::Error::ConfigSyntax {
@@ -177,6 +180,16 @@ mod tests {
         std::fs::write(folder.path().join(CONFIG), "").unwrap();
         let message = Assistant::from_folder(folder.path()).err().unwrap().to_string();
         assert!(message.contains(WEIGHTS), "{message}");
+    }
+
+    #[test]
+    fn in_the_folder_of_a_run_the_model_is_pointed_at() {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::create_dir(run.path().join("model")).unwrap();
+        std::fs::write(run.path().join("model").join(WEIGHTS), "").unwrap();
+        std::fs::write(run.path().join(CONFIG), "").unwrap();
+        let message = Assistant::from_folder(run.path()).err().unwrap().to_string();
+        assert!(message.ends_with(&format!("pass `{}`", run.path().join("model").display())), "{message}");
     }
 
     #[test]

@@ -112,6 +112,9 @@ pub struct Refocus {
     pub patches: usize,
     /// Never choose a patch twice in one chain of thought.
     pub exclude_earlier: bool,
+    /// Learn from the hidden state how much having looked at a patch counts for or against looking there again.
+    #[serde(default)]
+    pub revisit: bool,
     /// Add the log of the scores to the cross-attention, so that the answer loss reaches the choice.
     pub bias: bool,
     /// Blend the thought with the hidden state through a learned gate; otherwise the thought alone.

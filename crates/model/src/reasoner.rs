@@ -52,6 +52,7 @@ pub struct Thread {
     pub steps_of_row: Vec<usize>,
     rows: Vec<Tensor>,
     chosen_before: Vec<Vec<u32>>,
+    looked: Option<Tensor>, // [B, P]
 }
 
 /// Replaces thoughts: step, thoughts `[B, D]` of mean square 1.
@@ -142,6 +143,7 @@ impl Reasoner {
             steps_of_row: vec![0; b],
             rows,
             chosen_before: vec![Vec::new(); b],
+            looked: None,
         })
     }
 
@@ -164,6 +166,7 @@ impl Reasoner {
             rows: &thread.rows,
             picture_of_row: &thread.cache.slots.shared_of_row().clone(),
             chosen_before: &thread.chosen_before,
+            looked: thread.looked.as_ref(),
         };
         let mut focus = self.refocus.forward(&now, &scene.look, change.patches)?;
         if let Some(replace) = change.thought {
@@ -179,6 +182,13 @@ impl Reasoner {
         for (row, _) in thinking.iter().enumerate().filter(|(_, t)| **t) {
             thread.steps_of_row[row] += 1;
             thread.chosen_before[row].extend(&focus.chosen[row]);
+        }
+        if self.config.refocus.revisit {
+            let scores = focus.log_scores.exp()?;
+            thread.looked = Some(match &thread.looked {
+                None => scores,
+                Some(earlier) => (earlier + scores)?,
+            });
         }
         thread.steps.push(focus);
         thread.latents.push(latent);

@@ -48,6 +48,8 @@ pub struct Present<'a> {
     pub picture_of_row: &'a Arc<[u32]>,
     /// `[B]`, patches chosen at earlier steps.
     pub chosen_before: &'a [Vec<u32>],
+    /// The sum of the scores of all earlier steps, `[B, P]`; `None` before the first.
+    pub looked: Option<&'a Tensor>,
 }
 
 /// What one step saw and thought.
@@ -69,6 +71,7 @@ pub struct Refocus {
     query: Option<Linear>,
     key: Option<Linear>,
     head_weights: Option<Tensor>, // [L * H]
+    revisit: Option<Linear>,      // D to 1
     qformer: QFormer,
     gate: Option<Linear>,
     halt: Linear,
@@ -94,8 +97,20 @@ fn real_patches(patches: &[Vec<u32>], now: &Present, look: &Look) -> Result<Vec<
     Ok(patches.to_vec())
 }
 
+/// A number from a hidden state of width `d`, 0 for every state before it is trained.
+fn nothing_yet(path: Path, d: usize) -> Result<Linear> {
+    Linear::with_std(path, d, 1, 0.0)?.biased(path, 0.0)
+}
+
 /// Below this a score counts as nothing: keeps the logarithm finite where softmax underflows.
 const LEAST_SCORE: f64 = 1e-9;
+
+/// Logarithms of the shares of `exp(x)` in its row, `[B, P]`.
+fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    let most = x.detach().max_keepdim(1)?;
+    let sum = x.broadcast_sub(&most)?.exp()?.sum_keepdim(1)?.log()?;
+    Ok(x.broadcast_sub(&(sum + most)?)?)
+}
 
 impl Refocus {
     /// Builds the step at `path`.
@@ -114,9 +129,10 @@ impl Refocus {
             head_weights: (r.scorer == Scorer::WeightedAttention)
                 .then(|| path.get("head_weights", &[maps], Init::Zeros))
                 .transpose()?,
+            revisit: r.revisit.then(|| path.at("revisit", |p| nothing_yet(p, d))).transpose()?,
             qformer: path.at("qformer", |p| QFormer::new(p, config, memory_width))?,
             gate: r.gate.then(|| path.at("gate", |p| Linear::new(p, 2 * d, d)?.biased(p, 0.0))).transpose()?,
-            halt: path.at("halt", |p| Linear::with_std(p, d, 1, 0.0)?.biased(p, 0.0))?,
+            halt: path.at("halt", |p| nothing_yet(p, d))?,
             settings: r.clone(),
             per_cell: if r.memory == Memory::Fine { config.vision.fine_per_side.pow(2) } else { 1 },
             norm_eps: config.language.norm_eps,
@@ -165,7 +181,14 @@ impl Refocus {
             Scorer::MeanAttention | Scorer::WeightedAttention => self.mean_attention(now.rows)?,
         };
         // Added, not a floor: under a floor a score that is confidently wrong would get no gradient.
-        Ok((scores + LEAST_SCORE)?.log()?)
+        let log_scores = (scores + LEAST_SCORE)?.log()?;
+        match (&self.revisit, now.looked) {
+            (Some(revisit), Some(looked)) => {
+                let pull = revisit.forward(now.hidden)?; // [B, 1], positive to look there again
+                log_softmax(&(log_scores + looked.broadcast_mul(&pull)?)?)
+            }
+            _ => Ok(log_scores),
+        }
     }
 
     /// One head of attention from `h` to the pictures' keys, `[B, P]`.

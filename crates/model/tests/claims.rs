@@ -106,6 +106,7 @@ fn variants() -> Vec<(&'static str, Config)> {
     add("fine context", &|c| c.language.context = Context::CoarseAndFine);
     add("no gate, no bias", &|c| (c.refocus.gate, c.refocus.bias) = (false, false));
     add("fresh patches", &|c| c.refocus.exclude_earlier = true);
+    add("no memory of where it looked", &|c| c.refocus.revisit = false);
     all
 }
 
@@ -250,7 +251,9 @@ impl Source for Fixed {
 
 #[test]
 fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
-    for (name, config) in variants() {
+    for (name, mut config) in variants() {
+        // All patches, since the loss jumps where a small change of weights makes the model choose others.
+        config.refocus.patches = config.vision.max_cells;
         let weights = Weights::new("", 0);
         let gradients = chain_loss(&config, &weights).backward().unwrap();
         let values: BTreeMap<String, Tensor> =
@@ -267,6 +270,9 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
             Some(parameter) if config.refocus.bias => checked.push(parameter),
             Some(parameter) => assert!(gradients.get(&weights.vars.borrow()[parameter]).is_none_or(is_zero), "{name}"),
             None => {}
+        }
+        if config.refocus.revisit && config.refocus.bias {
+            checked.push("refocus.revisit.bias");
         }
         for parameter in checked {
             let gradient = gradients.get(&weights.vars.borrow()[parameter]).unwrap().clone();
@@ -286,7 +292,9 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
             // it, so it must also fit along directions that do not come from it.
             let slope = |direction: &Tensor, step: f32| (at(direction, step) - at(direction, -step)) / (2.0 * step);
             let unit = (&gradient / f64::from(length)).unwrap();
-            let along = slope(&unit, 3e-3);
+            // A small slope drowns in the rounding of the loss unless the step is larger.
+            let (short, wide) = if length < 1e-2 { (0.1, 0.1) } else { (3e-3, 2e-2) };
+            let along = slope(&unit, short);
             assert!((along / length - 1.0).abs() < 0.05, "{name}, {parameter}: slope {along}, gradient {length}");
             for seed in 1..=3 {
                 let count = gradient.elem_count();
@@ -294,7 +302,7 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
                 let values: Vec<f32> = noise(seed, count).iter().map(|x| x * scale).collect();
                 let direction = Tensor::from_vec(values, gradient.shape(), &Device::Cpu).unwrap();
                 let expected = (&gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-                let found = slope(&direction, 5e-2);
+                let found = slope(&direction, wide);
                 let most = 0.25 * length * scale;
                 assert!((found - expected).abs() < most, "{name}, {parameter}: {found}, not {expected} within {most}");
             }

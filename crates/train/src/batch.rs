@@ -75,7 +75,7 @@ pub struct Batch {
     /// Latent steps of each row.
     pub steps: Vec<usize>,
     /// The smaller pictures from which drawings are cut.
-    pub small: Vec<Small>,
+    pub small: Arc<Vec<Small>>,
     /// How many times smaller they are.
     pub shrink: usize,
     /// What is in the pictures.
@@ -84,8 +84,9 @@ pub struct Batch {
 
 /// Drawn and, where the encoders are frozen, encoded pictures of one batch.
 struct Drawn {
+    questions: usize, // of each picture in one pass
     groups: Arc<Vec<Group>>,
-    small: Vec<Small>,
+    small: Arc<Vec<Small>>,
     coarse: Option<Vec<f16>>,
     fine: Option<Vec<f16>>,
 }
@@ -133,16 +134,18 @@ impl<'a> Feeder<'a> {
     /// Pictures and questions for validation: `pictures` of them, the same in every stage that asks for this mix.
     pub fn validation(&self, stage: usize, mix: &Mix, model: &Reasoner, part: usize) -> Result<Batch> {
         let kind = &self.config.stages[stage];
-        let drawn = self.draw(kind, mix, Split::Val, (part * kind.pictures_per_batch) as u64, 1, Some(model))?;
+        let (pictures, _) = self.config.batch_shape(kind, mix);
+        let drawn = self.draw(kind, mix, Split::Val, (part * pictures) as u64, 1, Some(model))?;
         self.assemble(kind, &drawn, 0)
     }
 
     fn make_block(&self, stage: usize, block: usize, passes: usize, frozen: Option<&Reasoner>) -> Result<Block> {
         let (data, kind) = (&self.config.data, &self.config.stages[stage]);
+        let most = kind.mix.iter().map(|mix| self.config.batch_shape(kind, mix).0).max().unwrap_or(0);
         let mut batches = Vec::with_capacity(data.batches_per_block);
         for (i, mix) in portions(kind, data.batches_per_block).into_iter().enumerate() {
             let batch = (block * data.batches_per_block + i) as u64;
-            let first = first_of_stage(self.config.seed, stage) + batch * kind.pictures_per_batch as u64;
+            let first = first_of_stage(self.config.seed, stage) + batch * most as u64;
             batches.push(self.draw(kind, &kind.mix[mix], Split::Train, first, passes, frozen)?);
         }
         Ok(Block { place: (stage, block), batches })
@@ -157,10 +160,10 @@ impl<'a> Feeder<'a> {
         passes: usize,
         frozen: Option<&Reasoner>,
     ) -> Result<Drawn> {
-        let data = &self.config.data;
+        let (pictures, questions) = self.config.batch_shape(stage, mix);
         let recipe = GroupRecipe {
             tasks: mix.tasks.iter().map(|(task, weight)| (*task, *weight)).collect(),
-            questions: data.questions_per_picture * passes,
+            questions: questions * passes,
             min_looks: mix.looks[0],
             max_looks: mix.looks[1],
             templates: mix.templates.clone(),
@@ -173,9 +176,9 @@ impl<'a> Feeder<'a> {
         let make = |i| {
             if pages { self.suite.page(split, first + i) } else { self.suite.group(split, first + i, &recipe) }
         };
-        let groups: Vec<Group> = (0..stage.pictures_per_batch as u64).into_par_iter().map(make).collect();
+        let groups: Vec<Group> = (0..pictures as u64).into_par_iter().map(make).collect();
         let times = self.config.model.semantic.shrink();
-        let small = groups.par_iter().map(|g| shrink(&g.picture, times)).collect();
+        let small: Vec<Small> = groups.par_iter().map(|g| shrink(&g.picture, times)).collect();
         let (mut coarse, mut fine) = (None, None);
         if let Some(model) = frozen {
             let views = model.encode(&pixels(&groups, &self.device)?)?;
@@ -183,11 +186,11 @@ impl<'a> Feeder<'a> {
             coarse = Some(half(&views.coarse)?);
             fine = Some(half(&views.fine)?);
         }
-        Ok(Drawn { groups: Arc::new(groups), small, coarse, fine })
+        Ok(Drawn { questions, groups: Arc::new(groups), small: Arc::new(small), coarse, fine })
     }
 
     fn assemble(&self, stage: &Stage, drawn: &Drawn, pass: usize) -> Result<Batch> {
-        let q = self.config.data.questions_per_picture;
+        let q = drawn.questions;
         let mut rows = Vec::with_capacity(drawn.groups.len() * q);
         let mut picture_of_row = Vec::with_capacity(rows.capacity());
         for (picture, group) in drawn.groups.iter().enumerate() {

@@ -5,8 +5,8 @@
 
 use crate::config::Config;
 use crate::stages::Staged;
-use crate::vars::{Vars, read_tensors};
-use crate::{Error, Result};
+use crate::vars::{Vars, check_archive, read_tensors};
+use crate::{Error, Result, changes};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,11 @@ const KEPT: usize = 2;
 
 /// SHA-256 of the resolved config, in hex.
 pub fn config_hash(config: &Config) -> Result<String> {
-    Ok(Sha256::digest(config.to_toml()?).iter().map(|b| format!("{b:02x}")).collect())
+    Ok(sha256(&config.to_toml()?))
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Writes `checkpoint-STEP` and drops all but the newest.
@@ -98,22 +102,70 @@ pub fn checkpoints(folder: &Path) -> Vec<(usize, PathBuf)> {
     found
 }
 
+/// The checkpoint to go on from, and where it stands; `None` before the first.
+///
+/// # Errors
+/// [`Error::Changed`] names what differs from the run's config; [`Error::Damaged`] names an older checkpoint to go
+/// back to.
+pub fn newest(folder: &Path, config: &Config) -> Result<Option<(PathBuf, State)>> {
+    let mut found = checkpoints(folder);
+    let Some((_, path)) = found.pop() else {
+        return Ok(None);
+    };
+    let error = match whole(&path, config) {
+        Ok(state) => return Ok(Some((path, state))),
+        Err(error @ Error::Changed { .. }) => return Err(error),
+        Err(error) => error.to_string(),
+    };
+    let older = found.iter().rev().find(|(_, path)| whole(path, config).is_ok());
+    let hint = match older {
+        Some((_, older)) => {
+            format!("remove that folder; `--resume` then goes on from {}, which is whole", older.display())
+        }
+        None => "bring it back from a copy, or start a new run in another folder: no other is whole".to_owned(),
+    };
+    let got = error.lines().next().unwrap_or_default().to_owned();
+    Err(Error::Damaged { path, got, hint })
+}
+
+/// Where a checkpoint stands, if none of its files was cut short.
+fn whole(path: &Path, config: &Config) -> Result<State> {
+    let state = read_state(path, config)?;
+    for name in ["weights.safetensors", "optimizer.safetensors"] {
+        let file = path.join(name);
+        let bytes = std::fs::read(&file).map_err(|e| Error::file("read", &file, &e))?;
+        check_archive(&bytes, &file)?;
+    }
+    Ok(state)
+}
+
 /// Reads where a checkpoint stands, refusing one of another run.
-pub fn read_state(path: &Path, config: &Config) -> Result<State> {
+fn read_state(path: &Path, config: &Config) -> Result<State> {
     let file = path.join("state.json");
     let text = std::fs::read_to_string(&file).map_err(|e| Error::file("read", &file, &e))?;
     let state: State =
         serde_json::from_str(&text).map_err(|e| Error::file("read", &file, &std::io::Error::other(e.to_string())))?;
     let expected = config_hash(config)?;
     if state.config_hash != expected {
-        return Err(Error::Mismatch {
-            path: path.into(),
-            what: "the config has changed".into(),
-            expected,
-            got: state.config_hash,
-        });
+        return Err(changed(path, config, &expected, &state.config_hash));
     }
     Ok(state)
+}
+
+/// Says what has changed since a checkpoint's run was started, key by key where the folder still has its config.
+fn changed(path: &Path, config: &Config, expected: &str, got: &str) -> Error {
+    let file = path.with_file_name("config.toml");
+    let old = std::fs::read_to_string(&file).ok().filter(|text| sha256(text) == got);
+    let lines = old.zip(config.to_toml().ok()).map(|(old, new)| changes::between(&old, &new)).unwrap_or_default();
+    let (changes, hint) = if lines.is_empty() {
+        (
+            format!("expected  {expected}\n  got       {got}"),
+            "resume with the config the run was started with".to_owned(),
+        )
+    } else {
+        (lines.join("\n  "), format!("resume with {}, the config the run was started with", file.display()))
+    };
+    Error::Changed { path: path.into(), changes, hint: format!("{hint}, or start a new run in another folder") }
 }
 
 /// Puts the weights of a checkpoint, or of a model that a run exported, into the variables.

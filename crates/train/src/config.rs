@@ -132,6 +132,11 @@ pub struct Mix {
     /// the larger number alone. All templates of a task that is not listed.
     #[serde(default)]
     pub templates: BTreeMap<Task, Vec<usize>>,
+    /// Questions asked of each picture in one pass, in place of `data.questions_per_picture`, with as many more pictures
+    /// as keep the number of questions of a batch. A chart or a ladder has four questions and an odd one out has one:
+    /// asked more often, answers are learned by heart.
+    #[serde(default)]
+    pub questions_per_picture: Option<usize>,
 }
 
 /// Weights of the terms of the loss; METHOD section 4.
@@ -169,6 +174,13 @@ impl Config {
     /// The same config as text that [`Config::from_toml`] reads back.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::ConfigSyntax { file: "config".into(), reason: e.to_string() })
+    }
+
+    /// Pictures of one batch of this kind, and questions asked of each.
+    pub fn batch_shape(&self, stage: &Stage, mix: &Mix) -> (usize, usize) {
+        let usual = self.data.questions_per_picture;
+        let questions = mix.questions_per_picture.unwrap_or(usual);
+        (stage.pictures_per_batch * usual / questions.max(1), questions)
     }
 
     /// Steps of all stages.
@@ -254,6 +266,12 @@ impl Config {
             let expected =
                 "at least one kind of batch, each with a share above 0 and tasks (none: pages, only to read)";
             return fail(field("mix"), expected, format!("{} kinds", stage.mix.len()));
+        }
+        let rows = stage.pictures_per_batch * self.data.questions_per_picture;
+        let uneven = |questions: &usize| !rows.is_multiple_of(*questions);
+        if let Some(questions) = stage.mix.iter().filter_map(|m| m.questions_per_picture).find(uneven) {
+            let expected = format!("a divisor of the {rows} questions of a batch");
+            return fail(field("mix.questions_per_picture"), &expected, questions.to_string());
         }
         if let Some(mix) = stage.mix.iter().find(|m| m.looks[0] < 1 || m.looks[1] < m.looks[0] || m.looks[1] > most) {
             return fail(

@@ -53,6 +53,61 @@ pub enum Error {
         hint: String,
     },
 
+    /// Another process writes into the run's folder.
+    #[error(
+        "another run is writing into `{path}`\n  expected  one at a time\n  got       a lock on {lock}\n\nhint: wait until it ends, stop it, or name another folder with `--out`"
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+        /// The file that is locked.
+        lock: PathBuf,
+    },
+
+    /// A new run was to go where something is.
+    #[error(
+        "`{path}` is taken\n  expected  an empty folder, or none\n  got       {got}\n\nhint: pass `--resume` to go on with the run in it, or another folder with `--out`"
+    )]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it.
+        got: String,
+    },
+
+    /// A run was to go on that is not there.
+    #[error(
+        "there is no run to resume in `{path}`\n  expected  the folder of a run\n\nhint: leave `--resume` out to start one"
+    )]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// The config is not the one that the run was started with.
+    #[error("cannot resume from {path}: the config has changed\n  {changes}\n\nhint: {hint}")]
+    Changed {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The keys with their old and new values, a line each; the hashes where the old values are not known.
+        changes: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// A checkpoint is not whole.
+    #[error(
+        "checkpoint {path} is damaged\n  expected  whole weights, optimiser and state\n  got       {got}\n\nhint: {hint}"
+    )]
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong with it.
+        got: String,
+        /// The way back to an older one, where there is one.
+        hint: String,
+    },
+
     /// A checkpoint does not belong to this run.
     #[error(
         "cannot resume from {path}: {what}\n  expected  {expected}\n  got       {got}\n\nhint: resume with the config the run was started with, or start a new run in another folder"

@@ -16,13 +16,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod batch;
+mod changes;
 pub mod checkpoint;
 pub mod config;
 mod error;
+pub mod folder;
 pub mod halting;
 pub mod loss;
 pub mod metrics;
 pub mod monitor;
+pub mod order;
 pub mod reading;
 pub mod run;
 pub mod schedule;

@@ -7,6 +7,7 @@ use crate::Result;
 use crate::batch::{Batch, Pictures, Row};
 use crate::config::LossWeights;
 use crate::halting;
+use crate::order;
 use crate::reading::Readers;
 use crate::vars::normals;
 use candle_core::{Device, Tensor};
@@ -65,6 +66,8 @@ pub struct Outcome {
     pub terms: LossTerms,
     /// The conversations after their last step.
     pub thread: Thread,
+    /// The batch, with steps that may come in any order as the model took them.
+    pub batch: Batch,
     /// Whether every supervised token of a row was the most likely one, `[B]`.
     pub right: Vec<bool>,
     /// What [`LossTerms::rec`] would be with thoughts about other pictures; `None` with one picture.
@@ -79,7 +82,8 @@ pub fn reason(model: &Reasoner, batch: &Batch, weights: &LossWeights, dice: &mut
     let halt_logits = halting::think(model, &scene, &mut thread, &batch.steps)?;
     let after_steps = thread.clone();
     let (answer, right) = answer(model, &mut thread, batch)?;
-    let thoughts = Thoughts::gather(&after_steps, batch)?;
+    let batch = order::as_taken(batch, &after_steps)?;
+    let thoughts = Thoughts::gather(&after_steps, &batch)?;
     let mut terms = LossTerms { answer: Some(answer), ..LossTerms::default() };
     if weights.halt > 0.0 {
         terms.halt = Some(halting::loss(&halt_logits, &batch.steps)?);
@@ -87,21 +91,21 @@ pub fn reason(model: &Reasoner, batch: &Batch, weights: &LossWeights, dice: &mut
     let mut rec_of_another = None;
     if let Some(thoughts) = &thoughts {
         if weights.focus > 0.0 {
-            terms.focus = Some(focus(&after_steps, batch)?);
+            terms.focus = Some(focus(&after_steps, &batch)?);
         }
         if weights.read > 0.0 {
-            terms.read = read(model, thoughts, batch)?;
+            terms.read = read(model, thoughts, &batch)?;
         }
         if weights.align > 0.0 {
-            terms.align = Some(align(model, &after_steps, &views, batch)?);
+            terms.align = Some(align(model, &after_steps, &views, &batch)?);
         }
         if weights.rec > 0.0 {
-            let (rec, another) = reconstruct(model, thoughts, batch, dice)?;
+            let (rec, another) = reconstruct(model, thoughts, &batch, dice)?;
             terms.rec = Some(rec);
             rec_of_another = another;
         }
     }
-    Ok(Outcome { terms, thread: after_steps, right, rec_of_another })
+    Ok(Outcome { terms, thread: after_steps, batch, right, rec_of_another })
 }
 
 /// The encoders alone: what stands where.
@@ -361,17 +365,19 @@ fn reconstruct(
         let given = thoughts.values.index_select(&Tensor::from_slice(picked, n, device)?, 0)?;
         Ok((denoiser.noise(&noisy, &times, &given)? - &noise)?.sqr()?.mean_all()?)
     };
-    let another = match of_other_pictures(thoughts, batch, &picked) {
+    let picture_of: Vec<u32> = thoughts.origin.iter().map(|(row, _)| batch.prompts.picture_of_row[*row]).collect();
+    let another = match of_other_pictures(&picture_of, &picked) {
         Some(others) => Some(f64::from(error(&others)?.detach().to_scalar::<f32>()?)),
         None => None,
     };
     Ok((error(&picked)?, another))
 }
 
-/// For each of the picked thoughts the next one, round the list, that is about another picture.
-fn of_other_pictures(thoughts: &Thoughts, batch: &Batch, picked: &[u32]) -> Option<Vec<u32>> {
-    let picture = |index: u32| batch.prompts.picture_of_row[thoughts.origin[index as usize].0];
-    let count = thoughts.origin.len() as u32;
+/// For each of the picked thoughts the next one, round the list, that is about another picture; `picture_of` has the
+/// picture of every thought.
+fn of_other_pictures(picture_of: &[u32], picked: &[u32]) -> Option<Vec<u32>> {
+    let picture = |index: u32| picture_of[index as usize];
+    let count = picture_of.len() as u32;
     let other = |index: &u32| (1..count).map(|d| (index + d) % count).find(|other| picture(*other) != picture(*index));
     picked.iter().map(other).collect()
 }
@@ -394,4 +400,21 @@ fn drawing(model: &Reasoner, batch: &Batch, row: usize, k: usize) -> Vec<f32> {
         }
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_takes_thoughts_about_other_pictures() {
+        let picture_of = [0, 0, 1, 2, 0, 1];
+        let picked: Vec<u32> = (0..6).collect();
+        let others = of_other_pictures(&picture_of, &picked).unwrap();
+        assert_eq!(others, [2, 2, 3, 4, 5, 0]);
+        for (own, other) in picked.iter().zip(&others) {
+            assert_ne!(picture_of[*own as usize], picture_of[*other as usize]);
+        }
+        assert_eq!(of_other_pictures(&[3, 3], &[0, 1]), None, "there is no other picture");
+    }
 }

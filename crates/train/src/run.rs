@@ -3,6 +3,7 @@
 use crate::batch::{Batch, Feeder};
 use crate::checkpoint::{self, State};
 use crate::config::{Config, LossWeights, Objective, Stage};
+use crate::folder::RunFolder;
 use crate::loss;
 use crate::metrics::{Metrics, StepRecord, finite};
 use crate::stages::{self, Staged};
@@ -41,8 +42,8 @@ pub struct Ended {
 
 /// What one run needs besides its config.
 pub struct Setting<'a> {
-    /// The run's folder.
-    pub folder: &'a Path,
+    /// The run's folder, held for it.
+    pub folder: &'a RunFolder,
     /// Goes on from the newest checkpoint in the folder.
     pub resume: bool,
     /// Starts from these weights instead of random ones.
@@ -92,12 +93,12 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn open(config: &'a Config, setting: &'a Setting) -> Result<Self> {
         let vars = Vars::new(config.seed, setting.device.clone());
-        let newest = checkpoint::checkpoints(setting.folder).pop().filter(|_| setting.resume).map(|(_, path)| path);
+        let folder = setting.folder.path();
+        let newest = if setting.resume { checkpoint::newest(folder, config)? } else { None };
         let mut state =
             State { step: 0, stage: 0, step_in_stage: 0, updates: 0, config_hash: checkpoint::config_hash(config)? };
-        std::fs::create_dir_all(setting.folder).map_err(|e| Error::file("write", setting.folder, &e))?;
-        if let Some(path) = &newest {
-            state = checkpoint::read_state(path, config)?;
+        if let Some((path, found)) = &newest {
+            state = found.clone();
             checkpoint::read_weights(path, &vars, &setting.device)?;
         } else if let Some(path) = setting.init {
             checkpoint::read_weights(path, &vars, &setting.device)?;
@@ -109,11 +110,11 @@ impl<'a> Run<'a> {
             same_tensors(path, &given, &vars.asked())?;
         }
         // At the start of a stage its optimiser is fresh; after the last stage its averages are what is exported.
-        if let Some(path) = newest.filter(|_| state.step_in_stage > 0 || state.stage >= config.stages.len()) {
+        if let Some((path, _)) = newest.filter(|_| state.step_in_stage > 0 || state.stage >= config.stages.len()) {
             checkpoint::read_optimizer(&path, &state, &mut staged)?;
         }
-        checkpoint::write_atomically(&setting.folder.join("config.toml"), config.to_toml()?.as_bytes())?;
-        let metrics = Metrics::open(setting.folder, state.step)?;
+        checkpoint::write_atomically(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
+        let metrics = Metrics::open(folder, state.step)?;
         let feeder = Feeder::new(config, setting.suite, setting.tokenizer.0, setting.device.clone());
         let last_line = (Instant::now(), 0);
         Ok(Self { config, setting, vars, staged, feeder, metrics, state, last_line })
@@ -174,14 +175,15 @@ impl<'a> Run<'a> {
         let model = Reasoner::new(&self.config.model, Module::root(&Averaged::of(&self.staged, &self.vars)?))?;
         let mut tally: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for mix in &stage.mix {
-            for part in 0..self.config.validation_pictures.div_ceil(stage.pictures_per_batch) {
+            let (pictures, _) = self.config.batch_shape(stage, mix);
+            for part in 0..self.config.validation_pictures.div_ceil(pictures) {
                 let batch = self.feeder.validation(index, mix, &model, part)?;
                 let outcome = loss::reason(&model, &batch, &LossWeights::default(), &mut dice(0, "validation", 0))?;
                 let mut count = |key: String, right: bool| {
                     let entry = tally.entry(key).or_default();
                     *entry = (entry.0 + usize::from(right), entry.1 + 1);
                 };
-                let named = loss::named(&model, &outcome.thread, &batch)?;
+                let named = loss::named(&model, &outcome.thread, &outcome.batch)?;
                 for ((row, right), named) in batch.rows.iter().zip(outcome.right).zip(named) {
                     count(row.task.to_string(), right);
                     count(format!("{} {}", row.task, row.looks), right);
@@ -207,7 +209,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&self) -> Result<PathBuf> {
-        checkpoint::save(self.setting.folder, &self.state, &self.vars, &self.staged)
+        checkpoint::save(self.setting.folder.path(), &self.state, &self.vars, &self.staged)
     }
 
     fn due(&self, every: usize) -> bool {
@@ -217,7 +219,7 @@ impl<'a> Run<'a> {
     fn end(self, complete: bool) -> Result<Ended> {
         let mut path = self.save()?;
         if complete {
-            let folder = self.setting.folder.join("model");
+            let folder = self.setting.folder.path().join("model");
             path = checkpoint::export(&folder, self.config, &self.staged, &self.vars, self.setting.tokenizer.1)?;
         }
         Ok(Ended { complete, step: self.state.step, path })
@@ -271,7 +273,7 @@ impl Work<'_> {
                 record.right = Some(right as f64 / outcome.right.len().max(1) as f64);
                 record.rec_of_another = outcome.rec_of_another;
                 if self.logged && part == 0 {
-                    record.health = Some(monitor::health(&staged.model, &outcome.thread, batch)?);
+                    record.health = Some(monitor::health(&staged.model, &outcome.thread, &outcome.batch)?);
                 }
                 outcome.terms
             }

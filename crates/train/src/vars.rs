@@ -115,12 +115,16 @@ fn start(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
     }
 }
 
+/// The tensors in safetensors bytes, refusing bytes that were cut short.
+pub fn check_archive<'a>(bytes: &'a [u8], path: &std::path::Path) -> Result<safetensors::SafeTensors<'a>> {
+    safetensors::SafeTensors::deserialize(bytes).map_err(|e| {
+        Error::Model(lare_model::Error::Damaged { file: path.display().to_string(), reason: e.to_string() })
+    })
+}
+
 /// Reads variables from safetensors bytes, f32 or f16; they are f32 here.
 pub fn read_tensors(bytes: &[u8], path: &std::path::Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
-    let damaged = |e: safetensors::SafeTensorError| {
-        Error::Model(lare_model::Error::Damaged { file: path.display().to_string(), reason: e.to_string() })
-    };
-    let archive = safetensors::SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let archive = check_archive(bytes, path)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in archive.tensors() {
         let dtype = match view.dtype() {

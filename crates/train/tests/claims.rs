@@ -6,6 +6,7 @@ use lare_data::{Suite, Tokenizer};
 use lare_model::{Path as Module, Reasoner};
 use lare_train::batch::{Batch, Feeder};
 use lare_train::config::LossWeights;
+use lare_train::folder::RunFolder;
 use lare_train::loss::{self, LossTerms};
 use lare_train::metrics::StepRecord;
 use lare_train::run::{Ended, Hooks, Setting, train};
@@ -50,9 +51,19 @@ fn go_from(
     resume: bool,
     stop_after: usize,
 ) -> lare_train::Result<Ended> {
-    let setting =
-        Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer: (&TOKENIZER.0, &TOKENIZER.1) };
-    train(config, &setting, &mut StopAfter(stop_after, std::cell::Cell::new(0)))
+    run(config, init, folder, resume, &mut StopAfter(stop_after, std::cell::Cell::new(0)))
+}
+
+fn run(
+    config: &Config,
+    init: Option<&Path>,
+    folder: &Path,
+    resume: bool,
+    hooks: &mut dyn Hooks,
+) -> lare_train::Result<Ended> {
+    let folder = &RunFolder::claim(folder, resume)?;
+    let tokenizer = (&TOKENIZER.0, &TOKENIZER.1[..]);
+    train(config, &Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer }, hooks)
 }
 
 #[test]
@@ -140,8 +151,77 @@ fn a_checkpoint_of_another_config_is_refused() {
     go(&tiny(), folder.path(), false, 2).unwrap();
     let mut other = tiny();
     other.optimizer.beta2 = 0.9;
+    other.stages[2].accumulate = 3;
     let message = go(&other, folder.path(), true, 4).unwrap_err().to_string();
     assert!(message.contains("the config has changed"), "{message}");
+    for part in ["optimizer.beta2: 0.98 -> 0.9", "stages[2].accumulate: 2 -> 3", "config.toml"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    // Without the run's own config only the hashes are known.
+    std::fs::remove_file(folder.path().join("config.toml")).unwrap();
+    let message = go(&other, folder.path(), true, 4).unwrap_err().to_string();
+    assert!(message.contains("expected  ") && message.contains("the config has changed"), "{message}");
+}
+
+#[test]
+fn a_damaged_checkpoint_names_the_one_to_go_back_to() {
+    let folder = tempfile::tempdir().unwrap();
+    go(&tiny(), folder.path(), false, 4).unwrap();
+    let newest = folder.path().join("checkpoint-4");
+    for name in ["weights.safetensors", "optimizer.safetensors", "state.json"] {
+        let whole = std::fs::read(newest.join(name)).unwrap();
+        std::fs::write(newest.join(name), &whole[..whole.len() / 2]).unwrap();
+        let message = go(&tiny(), folder.path(), true, 5).unwrap_err().to_string();
+        for part in ["checkpoint-4 is damaged", "remove that folder", "checkpoint-3, which is whole"] {
+            assert!(message.contains(part), "{name}: {part} in {message}");
+        }
+        std::fs::write(newest.join(name), whole).unwrap();
+    }
+    std::fs::remove_file(newest.join("weights.safetensors")).unwrap();
+    std::fs::remove_file(folder.path().join("checkpoint-3/state.json")).unwrap();
+    let message = go(&tiny(), folder.path(), true, 5).unwrap_err().to_string();
+    assert!(message.contains("no other is whole"), "{message}");
+}
+
+/// Puts a file where a checkpoint is to go.
+struct Obstacle<'a>(&'a Path);
+
+impl Hooks for Obstacle<'_> {
+    fn step(&mut self, done: usize, _: usize, _: &StepRecord) {
+        if done == 2 {
+            std::fs::write(self.0.join("checkpoint-3"), "in the way").unwrap();
+        }
+    }
+    fn validation(&mut self, _: usize, _: &[(String, f64)]) {}
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_no_half_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = run(&tiny(), None, folder.path(), false, &mut Obstacle(folder.path())).unwrap_err().to_string();
+    assert!(error.contains("cannot write") && error.contains("checkpoint-3"), "{error}");
+    let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let half: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".partial")).collect();
+    assert!(half.is_empty(), "{half:?}");
+    assert_eq!(std::fs::read(folder.path().join("checkpoint-3")).unwrap(), b"in the way");
+}
+
+#[test]
+fn a_start_that_fails_does_not_keep_the_next_one_out() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("run");
+    assert!(go_from(&tiny(), Some(&place.path().join("missing")), &folder, false, 0).is_err());
+    assert!(!folder.exists());
+    let mut config = tiny();
+    config.stages[0].loss.read = 1e300;
+    assert!(go(&config, &folder, false, usize::MAX).is_err(), "it fails after its files were begun");
+    assert!(folder.join("config.toml").exists());
+    assert!(go(&tiny(), &folder, false, 1).is_ok());
+    let error = go(&tiny(), &folder, false, 1).unwrap_err();
+    assert!(matches!(error, Error::Taken { .. }), "{error}");
 }
 
 #[test]
@@ -163,6 +243,42 @@ fn an_unknown_key_in_a_run_config_is_named() {
     let text = include_str!("tiny.toml").replace("clip_norm", "clip_norms");
     let message = Config::from_toml(&text, "x.toml").unwrap_err().to_string();
     assert!(message.contains("clip_norms") && message.contains("x.toml"), "{message}");
+}
+
+#[test]
+fn impossible_values_in_a_run_config_are_named() {
+    let refused = |old: &str, new: &str| {
+        let text = include_str!("tiny.toml");
+        assert!(text.contains(old), "{old}");
+        Config::from_toml(&text.replacen(old, new, 1), "x.toml").unwrap_err().to_string()
+    };
+    let cases = [
+        ("\nsteps = 3", "\nsteps = 0", "stages[0].steps"),
+        ("beta1 = 0.9", "beta1 = 1.0", "optimizer.beta1"),
+        ("beta2 = 0.98", "beta2 = -0.1", "optimizer.beta2"),
+        ("ema_decay = 0.9", "ema_decay = nan", "optimizer.ema_decay"),
+        ("eps = 1e-8", "eps = 0.0", "optimizer.eps"),
+        ("clip_norm = 1.0", "clip_norm = inf", "optimizer.clip_norm"),
+        ("weight_decay = 0.02", "weight_decay = -1.0", "optimizer.weight_decay"),
+        ("name = \"tiny\"", "name = \"../up\"", "name"),
+        ("name = \"tiny\"", "name = \".hidden\"", "name"),
+        ("name = \"tiny\"", "name = \"\"", "name"),
+    ];
+    for (old, new, field) in cases {
+        let message = refused(old, new);
+        assert!(message.starts_with(&format!("`{field}` in x.toml is not usable")), "{new}: {message}");
+        assert!(message.contains("expected  ") && message.contains("got  "), "{new}: {message}");
+    }
+}
+
+#[test]
+fn a_prefix_that_trains_nothing_is_named() {
+    let mut config = tiny();
+    config.stages[0].train.push("visoin.".into());
+    let place = tempfile::tempdir().unwrap();
+    let message = go(&config, &place.path().join("run"), false, 0).unwrap_err().to_string();
+    assert!(message.contains("train of stage `read`") && message.contains("visoin."), "{message}");
+    assert!(!place.path().join("run").exists());
 }
 
 fn weights_of(term: &str) -> LossWeights {
@@ -248,6 +364,21 @@ fn every_loss_term_has_the_gradient_that_finite_differences_give() {
             let most = 0.25 * length * scale;
             assert!((found - expected).abs() < most, "{name}, {parameter}: {found}, not {expected} within {most}");
         }
+    }
+}
+
+#[test]
+fn the_control_of_rec_needs_another_picture_and_has_another_value() {
+    for pictures in [1, 2] {
+        let mut config = tiny();
+        config.stages[1].pictures_per_batch = pictures;
+        let vars = Vars::new(9, Device::Cpu);
+        let batch = setup(&config, &vars);
+        let model = Reasoner::new(&config.model, Module::root(&vars)).unwrap();
+        let outcome = loss::reason(&model, &batch, &weights_of("rec"), &mut dice(3, "loss", 0)).unwrap();
+        let rec = outcome.terms.rec.unwrap().to_scalar::<f32>().unwrap();
+        assert_eq!(outcome.rec_of_another.is_some(), pictures == 2);
+        assert!(outcome.rec_of_another.is_none_or(|another| another.is_finite() && another != f64::from(rec)));
     }
 }
 

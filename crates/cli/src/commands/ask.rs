@@ -5,6 +5,7 @@ use crate::args::{Ask, StepCount};
 use crate::failure::Failure;
 use crate::files::{self, Source};
 use crate::messages::{Messages, Report};
+use crate::questions::Questions;
 use crate::strip;
 use lare_infer::record::{Asked, record};
 use lare_infer::{Answer, Assistant, Batch, Finish, Options, Question, Sampling, Steps, draw, session};
@@ -17,8 +18,9 @@ const BATCH: usize = 32;
 
 /// Answers.
 pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
-    let questions = questions(ask)?;
+    let questions = Questions::of(ask)?;
     refuse_to_replace_the_picture(ask)?;
+    refuse_looks_of_another_format(ask)?;
     let source = files::picture(&ask.picture)?;
     for note in &source.opened.notes {
         messages.warning(&format!("{}: {note}", source.name));
@@ -26,16 +28,17 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     let assistant = assistant(ask.model.as_deref())?;
     let options = options(ask);
     let picture = &source.opened.picture;
-    let all: Vec<Question> = questions.iter().map(|text| Question { picture: 0, text, options }).collect();
+    let all: Vec<Question> = questions.texts().map(|text| Question { picture: 0, text, options }).collect();
     let mut progress = (all.len() > BATCH).then(|| messages.progress("answering", Some(all.len() as u64)));
-    let mut place = 0;
+    let (mut place, mut empty) = (0, Vec::new());
     for part in all.chunks(BATCH) {
         let answers = session::answer(&assistant, &Batch { pictures: &[picture], questions: part }, &mut |_| ());
-        let answers = answers.map_err(|error| numbered(error, place, questions.len()))?;
+        let answers = answers.map_err(|error| questions.named(error, place))?;
         for (question, answer) in part.iter().zip(answers) {
             place += 1;
             let told = Told { ask, assistant: &assistant, source: &source, question: question.text, answer: &answer };
             told.tell(messages, (questions.len() > 1).then_some(place))?;
+            empty.extend(answer.text.trim().is_empty().then_some(answer.usage.latent_steps));
         }
         if let Some(progress) = &mut progress {
             progress.at(place as u64, "answering");
@@ -44,10 +47,42 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     if let Some(progress) = progress {
         progress.finish();
     }
+    if !empty.is_empty() {
+        messages.warning(&why_empty(&empty, questions.len()));
+    }
     if let Some(folder) = ask.trace.as_deref().filter(|_| questions.len() > 1) {
         remove_older_traces(folder, questions.len())?;
     }
     Ok(Outcome::Done)
+}
+
+/// Says that there are answers without words, and why; `empty` has the latent steps of each.
+fn why_empty(empty: &[usize], of: usize) -> String {
+    let what = match of {
+        1 => "the answer is empty".to_owned(),
+        _ => format!("{} of {of} answers are empty", empty.len()),
+    };
+    match empty.iter().all(|steps| *steps == 0) {
+        true => format!("{what}: the model was trained to think before it answers; allow it latent steps with --steps"),
+        false => format!("{what}: the model ended it before the first word"),
+    }
+}
+
+/// The looks are written as PNG whatever the name says.
+fn refuse_looks_of_another_format(ask: &Ask) -> Result<(), Failure> {
+    let Some(looks) = &ask.looks else {
+        return Ok(());
+    };
+    match looks.extension() {
+        Some(extension) if !extension.eq_ignore_ascii_case("png") => {
+            let summary = format!("`--looks {}` names a file of another format", looks.display());
+            Err(Failure::new(summary)
+                .part("expected", "a name that ends in .png: the looks are written as PNG")
+                .part("got", format!(".{}", extension.display()))
+                .hint(format!("name it {}", looks.with_extension("png").display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes the numbered traces that an earlier, longer list of questions left in the folder.
@@ -83,22 +118,6 @@ fn refuse_to_replace_the_picture(ask: &Ask) -> Result<(), Failure> {
         .hint(format!("name {place} with `{flag}`")))
 }
 
-/// The one question, or the lines of the file.
-fn questions(ask: &Ask) -> Result<Vec<String>, Failure> {
-    let Some(file) = &ask.questions else {
-        return Ok(ask.question.iter().cloned().collect());
-    };
-    let text = files::text(file, "the file of questions")?;
-    let questions: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
-    if questions.is_empty() {
-        let summary = format!("`{}` has no question", file.display());
-        return Err(Failure::new(summary)
-            .part("expected", "one question a line")
-            .hint("write one, or name another file"));
-    }
-    Ok(questions)
-}
-
 fn options(ask: &Ask) -> Options {
     Options {
         steps: match ask.steps {
@@ -109,20 +128,6 @@ fn options(ask: &Ask) -> Options {
         max_tokens: ask.max_tokens,
         ..Options::default()
     }
-}
-
-/// Batches count their questions from 1; the user counts lines of the file.
-fn numbered(mut error: lare_infer::Error, before: usize, of: usize) -> Failure {
-    use lare_infer::Error::{EmptyQuestion, LongQuestion};
-    if let EmptyQuestion { number, .. } | LongQuestion { number, .. } = &mut error {
-        *number += before;
-    }
-    let failure = Failure::from(error);
-    let summary = match of {
-        1 => failure.summary.replacen("question 1", "the question", 1),
-        _ => failure.summary,
-    };
-    Failure { summary, ..failure }
 }
 
 /// One answer on its way to the user.
@@ -144,9 +149,12 @@ struct Shown {
 impl Told<'_> {
     /// The answer comes first, so that a person need not wait for the pictures; in JSON it names them.
     fn tell(&self, messages: &Messages, place: Option<usize>) -> Result<(), Failure> {
+        let mut shown = Shown::default();
         if messages.wants_json() {
-            let shown = self.show(messages, place)?;
-            return messages.report(&Object { told: self, shown: &shown });
+            // Files that cannot be written do not take the answer with them.
+            let showing = self.show(messages, place, &mut shown);
+            messages.report(&Object { told: self, shown: &shown })?;
+            return showing;
         }
         messages.result(&self.answer.text)?;
         if place.is_none() {
@@ -155,7 +163,7 @@ impl Told<'_> {
         if self.answer.finish != Finish::End {
             messages.warning("the answer was cut off: allow more tokens with --max-tokens");
         }
-        let shown = self.show(messages, place)?;
+        self.show(messages, place, &mut shown)?;
         if let Some(looks) = shown.looks {
             messages.note(&format!("where it looked: {}", looks.display()));
         }
@@ -165,12 +173,11 @@ impl Told<'_> {
         Ok(())
     }
 
-    /// Writes the pictures and the trace that were asked for.
-    fn show(&self, messages: &Messages, place: Option<usize>) -> Result<Shown, Failure> {
-        let mut shown = Shown::default();
+    /// Writes the pictures and the trace that were asked for, and notes what is there in `shown`.
+    fn show(&self, messages: &Messages, place: Option<usize>, shown: &mut Shown) -> Result<(), Failure> {
         let strip = self.strip_path(place);
         if strip.is_none() && self.ask.trace.is_none() {
-            return Ok(shown);
+            return Ok(());
         }
         let record = self.record()?;
         if let Some(folder) = &self.ask.trace {
@@ -183,7 +190,7 @@ impl Told<'_> {
         if let Some(path) = strip {
             shown.looks = self.write_strip(&path, &record, messages)?;
         }
-        Ok(shown)
+        Ok(())
     }
 
     /// A picture that nobody asked for by name is not worth failing over.
@@ -309,5 +316,17 @@ impl Report for Object<'_> {
             },
             "files": { "looks": self.shown.looks, "trace": self.shown.trace },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_answer_says_why() {
+        assert!(why_empty(&[0], 1).starts_with("the answer is empty: the model was trained to think"));
+        assert!(why_empty(&[0, 0], 5).starts_with("2 of 5 answers are empty"));
+        assert!(!why_empty(&[0, 2], 2).contains("--steps"));
     }
 }

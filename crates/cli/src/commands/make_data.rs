@@ -14,15 +14,15 @@ const SHEET_COLUMNS: usize = 5;
 
 /// Writes the files.
 pub fn run(make: &MakeData, messages: &Messages) -> Result<Outcome, Failure> {
-    let tasks = if make.tasks.is_empty() { Task::ALL.to_vec() } else { make.tasks.clone() };
+    let tasks = tasks(make);
     let samples = make.count.saturating_mul(tasks.len() as u64);
     let selection = Selection { split: make.split, tasks, count: make.count, first: make.first };
     let what = format!("samples to {}", make.out.display());
     let mut bar = messages.progress(&what, Some(samples));
-    let presses = super::listen()?;
+    let interrupted = super::listen()?;
     let progress: export::Progress = &mut |done| {
         bar.at(done, what.as_str());
-        presses.load(Ordering::Relaxed) == 0
+        !interrupted.load(Ordering::Relaxed)
     };
     let suite = Suite::new();
     let written = match make.format {
@@ -37,15 +37,35 @@ pub fn run(make: &MakeData, messages: &Messages) -> Result<Outcome, Failure> {
     };
     bar.finish();
     match written {
-        Ok(written) => messages.report(&Done(written))?,
+        Ok(written) => {
+            if written.samples < samples {
+                let (shown, most) = (written.samples, export::MOST_ON_A_SHEET);
+                messages.warning(&format!(
+                    "the sheet shows {shown} of {samples} samples, the first of each task: it holds at most {most}"
+                ));
+            }
+            messages.report(&Done(written))?;
+        }
         Err(ExportError::Stopped { path, written }) => {
             let place = path.display();
-            messages.note(&format!("stopped after {written} of {samples} samples; nothing was left in {place}"));
+            messages.warning(&format!("stopped after {written} of {samples} samples; nothing was left in {place}"));
             return Ok(Outcome::Interrupted);
         }
         Err(error) => return Err(error.into()),
     }
     Ok(Outcome::Done)
+}
+
+/// The tasks that are wanted, each once: a sample that is written twice would be two of one name.
+fn tasks(make: &MakeData) -> Vec<Task> {
+    let mut tasks: Vec<Task> = Vec::new();
+    let wanted: &[Task] = if make.tasks.is_empty() { &Task::ALL } else { &make.tasks };
+    for task in wanted {
+        if !tasks.contains(task) {
+            tasks.push(*task);
+        }
+    }
+    tasks
 }
 
 #[cfg(not(feature = "parquet"))]

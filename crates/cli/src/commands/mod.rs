@@ -11,9 +11,11 @@ pub mod train;
 use crate::embedded;
 use crate::failure::Failure;
 use lare_infer::{Assistant, Device};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +41,14 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Counts Ctrl-C; the second one ends the program at once.
-fn listen() -> Result<Arc<AtomicUsize>, Failure> {
-    let presses = Arc::new(AtomicUsize::new(0));
-    let counted = presses.clone();
-    ctrlc::set_handler(move || {
-        if counted.fetch_add(1, Ordering::Relaxed) > 0 {
-            std::process::exit(130);
-        }
-    })?;
-    Ok(presses)
+/// Becomes true at Ctrl-C or SIGTERM; the second one ends the program at once. SIGHUP is left alone: `nohup` has it
+/// ignored, so that a run outlives its terminal.
+fn listen() -> Result<Arc<AtomicBool>, Failure> {
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: at the first signal nothing has been noted yet.
+        flag::register_conditional_shutdown(signal, 130, ended.clone())?;
+        flag::register(signal, ended.clone())?;
+    }
+    Ok(ended)
 }

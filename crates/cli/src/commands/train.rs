@@ -9,24 +9,26 @@ use lare_data::{Suite, Tokenizer};
 use lare_infer::Device;
 use lare_train::Config;
 use lare_train::checkpoint::checkpoints;
+use lare_train::folder::RunFolder;
 use lare_train::metrics::StepRecord;
 use lare_train::run::{Ended, Hooks, Setting, train};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Trains.
 pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let file = args.config.display().to_string();
     let config = Config::from_toml(&files::text(&args.config, "the run config")?, &file)?;
     let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
-    refuse_other_runs(&folder, args.resume)?;
     let text = lare_data::tokenizer::build();
     let tokenizer = Tokenizer::from_bytes(text.as_bytes())?;
     check_vocabulary(&config, &tokenizer, &file)?;
 
-    let presses = super::listen()?;
+    // Before the folder is touched: a run that is told to end while its model is built ends as any other.
+    let interrupted = super::listen()?;
+    let claimed = RunFolder::claim(&folder, args.resume)?;
     let from = newest_step(&folder).filter(|_| args.resume).unwrap_or(0);
     let (total, place) = (config.total_steps(), folder.display());
     messages.note(&match from {
@@ -35,7 +37,7 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     });
     let suite = Suite::new();
     let setting = Setting {
-        folder: &folder,
+        folder: &claimed,
         resume: args.resume,
         init: args.init.as_deref(),
         device: Device::Cpu,
@@ -48,38 +50,15 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
         log_every: config.log_every_steps,
         stop_after: args.stop_after,
         done: from,
-        presses,
+        interrupted,
     };
     let ended = train(&config, &setting, &mut watch);
     watch.progress.finish();
-    let interrupted = watch.presses.load(Ordering::Relaxed) > 0;
+    let interrupted = watch.interrupted.load(Ordering::Relaxed);
     let ending = Ending { ended: ended?, of: total, folder: folder.clone() };
     messages.report(&ending)?;
     // A script must not go on with a model that is not finished because its user pressed Ctrl-C.
     Ok(if interrupted && !ending.ended.complete { Outcome::Interrupted } else { Outcome::Done })
-}
-
-/// A run goes into an empty folder, or goes on in its own.
-fn refuse_other_runs(folder: &Path, resume: bool) -> Result<(), Failure> {
-    let holds = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    if resume && !folder.is_dir() {
-        let summary = format!("there is no run to resume in `{}`", folder.display());
-        return Err(Failure::new(summary)
-            .part("expected", "the folder of a run")
-            .hint("leave `--resume` out to start one"));
-    }
-    if !resume && holds(folder) {
-        let got = match newest_step(folder) {
-            Some(step) => format!("a run with a checkpoint at step {step}"),
-            None => "a folder with files in it".to_owned(),
-        };
-        let failure = Failure::new(format!("`{}` is taken", folder.display()));
-        return Err(failure
-            .part("expected", "an empty folder, or none")
-            .part("got", got)
-            .hint("pass `--resume` to go on with the run in it, or another folder with `--out`"));
-    }
-    Ok(())
 }
 
 fn newest_step(folder: &Path) -> Option<usize> {
@@ -104,7 +83,7 @@ struct Watch<'a> {
     log_every: usize,
     stop_after: Option<usize>,
     done: usize,
-    presses: Arc<AtomicUsize>,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Hooks for Watch<'_> {
@@ -131,7 +110,7 @@ impl Hooks for Watch<'_> {
     }
 
     fn stop(&self) -> bool {
-        self.presses.load(Ordering::Relaxed) > 0 || self.stop_after.is_some_and(|last| self.done >= last)
+        self.interrupted.load(Ordering::Relaxed) || self.stop_after.is_some_and(|last| self.done >= last)
     }
 }
 

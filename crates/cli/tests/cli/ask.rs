@@ -160,3 +160,27 @@ fn a_closed_pipe_is_no_panic() {
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(0) && !err.contains("panicked"), "{:?} {err}", output.status);
 }
+
+#[test]
+fn questions_come_from_standard_input() {
+    let place = place();
+    let flags = ["--steps", "1", "--max-tokens", "2", "--json"];
+    let arguments = [&["ask", "desk.png", "--questions", "-"][..], &flags].concat();
+    let ran = place.run_with(&arguments, b"Where is the cat?\n\nWhere is the dog?\n");
+    assert_eq!((ran.code, ran.out.lines().count()), (0, 2), "{}", ran.err);
+    let ran = place.run_with(&["ask", "-", "--questions", "-"], b"Where is the cat?\n");
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+    assert!(ran.err.contains("standard input cannot be both"), "{}", ran.err);
+}
+
+#[test]
+fn a_shorter_list_of_questions_leaves_no_older_traces() {
+    let place = place();
+    for count in [3, 2] {
+        place.file("questions.txt", "Where is the cat?\n".repeat(count).as_bytes());
+        let flags = ["--trace", "traces", "--steps", "1", "--max-tokens", "2"];
+        let ran = place.run(&[&["ask", "desk.png", "--questions", "questions.txt"][..], &flags].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert_eq!(fs::read_dir(place.path().join("traces")).unwrap().count(), count);
+    }
+}

@@ -108,6 +108,17 @@ fn a_folder_that_is_none_is_refused() {
 }
 
 #[test]
+fn in_the_folder_of_a_run_the_model_is_pointed_at() {
+    let place = Place::new();
+    place.file("desk.png", &png(64, 64));
+    let model = place.model();
+    fs::create_dir(place.path().join("run")).unwrap();
+    fs::rename(model, place.path().join("run/model")).unwrap();
+    let ran = place.run(&["ask", "desk.png", "Where is the cat?", "--model", "run"]);
+    assert!(ran.code == 2 && ran.err.contains("hint: pass `run/model`"), "{}", ran.err);
+}
+
+#[test]
 fn the_model_inside_the_program_and_its_copy_both_load() {
     let place = Place::new();
     place.model();

@@ -124,3 +124,46 @@ fn data_is_never_written_over_something() {
     let told = refusal(&place, &["make-data", "--tasks", "reed", "--out", "new"]);
     assert!(told.contains("unknown task `reed`"), "{told}");
 }
+
+#[test]
+fn the_answer_is_given_in_json_though_a_file_cannot_be_written() {
+    let place = place();
+    for (flag, path) in [("--trace", "taken/trace"), ("--looks", "no/looks.png")] {
+        let ran = place.run(&["ask", "desk.png", "Where is it?", "--steps", "1", "--json", flag, path]);
+        assert_eq!(ran.code, 2, "{}", ran.err);
+        let object = ran.json();
+        assert!(object["answer"].is_string());
+        assert_eq!(object["files"], serde_json::json!({ "looks": null, "trace": null }));
+        let error: serde_json::Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
+        assert!(error["error"]["message"].as_str().is_some_and(|message| message.contains(path)), "{error}");
+    }
+}
+
+#[test]
+fn looks_are_written_as_png_and_under_no_other_name() {
+    let said = refusal(&place(), &["ask", "desk.png", "Where is it?", "--looks", "x.jpg"]);
+    assert!(said.contains("ends in .png") && said.contains("hint: name it x.png"), "{said}");
+}
+
+#[test]
+fn what_the_parser_refuses_is_an_object_where_results_are() {
+    let place = place();
+    for arguments in [&["ask", "desk.png", "Where?", "--steps", "many", "--json"][..], &["--json", "ask"], &["--json"]]
+    {
+        let said = refusal(&place, arguments);
+        let object: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
+        let message = object["error"]["message"].as_str().unwrap();
+        assert!(!message.starts_with("error") && object["error"]["hint"].is_string(), "{object}");
+    }
+}
+
+#[test]
+fn questions_are_counted_by_the_lines_of_their_file() {
+    let place = place();
+    place.file("long.txt", format!("Where is it?\n\n{}\n", "cat ".repeat(900)).as_bytes());
+    let said = refusal(&place, &["ask", "desk.png", "--questions", "long.txt"]);
+    assert!(said.contains("error: the question in line 3 of `long.txt` is too long"), "{said}");
+    place.file("latin.txt", b"Where is it?\n\nO\xf9 est-il?\n");
+    let said = refusal(&place, &["ask", "desk.png", "--questions", "latin.txt"]);
+    assert!(said.contains("`latin.txt` is not UTF-8 text") && said.contains("line 3"), "{said}");
+}

@@ -1,6 +1,7 @@
 //! What the program writes about itself, and about the machine.
 
-use crate::support::Place;
+use crate::support::{Place, send, wait_until};
+use std::process::Stdio;
 
 #[test]
 fn the_help_lists_every_command() {
@@ -53,4 +54,32 @@ fn samples_are_written_in_every_form() {
         assert!(place.path().join(out).exists());
     }
     assert_eq!(place.names(), ["data.tsv", "folder", "llava", "sheet.png"]);
+}
+
+#[test]
+fn a_task_named_twice_is_one_and_a_sheet_has_an_end() {
+    let place = Place::new();
+    let arguments = ["make-data", "--tasks", "read,read", "--json", "--out"];
+    let ran = place.run(&[&arguments[..], &["data", "--count", "2"]].concat());
+    assert_eq!((ran.code, ran.json()["samples"].as_u64()), (0, Some(2)), "{}", ran.err);
+    let ran = place.run(&[&arguments[..], &["sheet.png", "--format", "sheet", "--count", "1000"]].concat());
+    assert_eq!((ran.code, ran.json()["samples"].as_u64()), (0, Some(100)), "{}", ran.err);
+    let said: serde_json::Value = serde_json::from_str(&ran.err).unwrap();
+    assert!(said["warning"].as_str().is_some_and(|text| text.contains("100 of 1000 samples")), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn data_that_is_stopped_leaves_nothing_and_exit_code_130() {
+    for signal in ["-INT", "-TERM"] {
+        let place = Place::new();
+        let mut command = place.lare(&["make-data", "--tasks", "read", "--count", "1000000", "--out", "data"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until(|| !place.names().is_empty());
+        send(signal, &child);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), place.names().len()), (Some(130), 0), "{signal} {said}");
+        assert!(said.contains("stopped after") && said.contains("nothing was left in data"), "{said}");
+    }
 }

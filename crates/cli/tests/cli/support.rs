@@ -2,7 +2,8 @@
 
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder, codecs::png::PngEncoder};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use std::{fs, io::Write};
 
 /// What a run left.
@@ -142,4 +143,18 @@ pub fn animated_gif() -> Vec<u8> {
     }
     drop(encoder);
     bytes
+}
+
+/// Waits for something that takes a while, but not for ever.
+pub fn wait_until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !done() {
+        assert!(Instant::now() < deadline, "it took too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends a signal, such as `-INT`.
+pub fn send(signal: &str, to: &Child) {
+    assert!(Command::new("kill").args([signal, &to.id().to_string()]).status().unwrap().success());
 }

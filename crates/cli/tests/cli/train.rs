@@ -1,9 +1,9 @@
 //! `lare train`: runs that are killed, interrupted, refused and gone on with.
 
-use crate::support::Place;
+use crate::support::{Place, send, wait_until};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// The tiny run of the train crate, with the suite's vocabulary.
@@ -105,16 +105,31 @@ fn ctrl_c_leaves_a_checkpoint_and_exit_code_130() {
         .spawn()
         .unwrap();
     let metrics = place.path().join("run/metrics.jsonl");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 2 && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(20));
+    wait_until(|| fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() >= 2));
+    for flags in [&[][..], &["--resume"]] {
+        let second = place.run(&[&["train", "long.toml", "--out", "run"], flags].concat());
+        assert_eq!(second.code, 2);
+        assert!(second.err.contains("another run is writing into `run`"), "{}", second.err);
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    send("-INT", &child);
     let code = child.wait().unwrap().code();
     let output = child.wait_with_output().unwrap();
     assert_eq!(code, Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(newest_checkpoint(&place.path().join("run")).is_some_and(|step| step >= 2));
     assert!(String::from_utf8_lossy(&output.stdout).contains("go on with --resume"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_told_to_end_while_its_model_is_built_ends_as_any_other() {
+    let place = place();
+    let mut command = place.lare(&["train", "tiny.toml", "--out", "run"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(|| place.path().join("run").exists());
+    send("-TERM", &child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(newest_checkpoint(&place.path().join("run")).is_some());
 }
 
 #[test]
@@ -143,5 +158,6 @@ fn a_run_that_cannot_start_leaves_nothing_behind() {
     assert!(refused(&["words.toml", "--out", "run"]).contains("`model.language.vocabulary` in words.toml"));
     assert!(refused(&["missing.toml"]).contains("the run config `missing.toml` cannot be read"));
     assert!(refused(&["tiny.toml", "--out", "taken/run"]).contains("cannot write taken/run"));
+    assert!(refused(&["tiny.toml", "--out", "run", "--init", "missing"]).contains("missing/weights.safetensors"));
     assert!(refused(&["tiny.toml", "--out", "run", "--resume"]).contains("there is no run to resume"));
 }

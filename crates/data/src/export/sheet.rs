@@ -19,7 +19,11 @@ const SMALL: usize = 0;
 /// The colours of the first, second, ... look.
 const LOOKS: [Rgb; 6] = [[220, 0, 40], [0, 90, 220], [0, 140, 60], [220, 110, 0], [140, 0, 180], [0, 130, 140]];
 
-/// Draws the selected samples side by side, `columns` to a row, into one PNG.
+/// Samples on a sheet, at most. More cannot be told apart, and few programs open the picture.
+pub const MOST_SAMPLES: u64 = 100;
+
+/// Draws the selected samples side by side, `columns` to a row, into one PNG: of each task the first, where there are
+/// more than [`MOST_SAMPLES`] in all.
 ///
 /// # Errors
 /// If the file exists, nothing was selected, or the disk refuses.
@@ -30,6 +34,8 @@ pub fn contact_sheet(
     path: &Path,
 ) -> Result<Written, ExportError> {
     selection.check(path)?;
+    let each = (MOST_SAMPLES / selection.tasks.len() as u64).max(1);
+    let selection = &Selection { count: selection.count.min(each), ..selection.clone() };
     let mut samples = Vec::new();
     for &task in &selection.tasks {
         let numbers = selection.first..selection.first + selection.count;

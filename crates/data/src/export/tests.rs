@@ -81,6 +81,14 @@ fn a_sheet_is_a_picture_of_the_size_of_its_cells() {
 }
 
 #[test]
+fn a_sheet_shows_no_more_than_can_be_looked_at() {
+    let (suite, place) = (Suite::new(), tempfile::tempdir().unwrap());
+    let path = place.path().join("sheet.png");
+    let written = contact_sheet(&suite, &selection(&Task::ALL, 1 << 40), 10, &path).unwrap();
+    assert!(written.samples <= MOST_ON_A_SHEET && written.samples > MOST_ON_A_SHEET - 9, "{}", written.samples);
+}
+
+#[test]
 fn what_cannot_be_written_is_refused_by_name_and_leaves_nothing() {
     let (suite, place) = (Suite::new(), tempfile::tempdir().unwrap());
     let path = place.path().join("out");

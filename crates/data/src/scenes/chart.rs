@@ -18,12 +18,13 @@ const LETTERS_PX: usize = 20;
 /// From the paper's edge to what is drawn on it.
 const PAD_PX: usize = 6;
 
-/// The paper the chart is on, and its bars from left to right.
+/// The bars from left to right.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chart {
-    pub(crate) paper: Region,
     /// Height of each bar.
     pub(crate) heights: Vec<usize>,
+    /// Where each bar is.
+    pub(crate) bars: Vec<Region>,
 }
 
 /// Describes a scene with a chart.
@@ -67,14 +68,16 @@ fn chart(scene: &mut Scene, slot: (usize, usize), glyphs: &Glyphs, dice: &mut Di
     let mut letters: Vec<usize> = (0..16).collect();
     dice.shuffle(&mut letters);
     let pen = Pen { font: dice.below(FONTS), cap: dice.below(3), colour: line };
+    let mut drawn = Vec::with_capacity(bars);
     for bar in 0..bars {
         let centre = left + PAD_PX + pitch * bar + pitch / 2;
         let (x, y) = ((centre - thick / 2) as i32, (floor - heights[bar]) as i32);
         scene.shapes.push(Shape::bar(x, y, thick as i32, heights[bar] as i32, colours[bar]));
+        drawn.push(Region::at(x as usize, y as usize, thick, heights[bar]));
         stage::put_mark(scene, glyphs, letter(letters[bar]), &pen, (centre, floor + 4), dice);
     }
     scene.shapes.push(Shape::bar((left + PAD_PX / 2) as i32, floor as i32, (plot_width + PAD_PX) as i32, 1, line));
-    scene.facts = super::Facts::Chart(Chart { paper: Region::at(left, top, width, height), heights });
+    scene.facts = super::Facts::Chart(Chart { heights, bars: drawn });
 }
 
 /// Heights in random order, no two closer than [`STEP_PX`].
@@ -122,7 +125,7 @@ pub(crate) fn ask(scene: &Scene, dice: &mut Dice) -> Option<Question> {
     let answer = mark.letter.to_string();
     let (name, place) = (RANKS[rank], PLACES[bar]);
     let steps = vec![
-        step(format!("The {name} bar is the {place} from the left."), place, chart.paper),
+        step(format!("The {name} bar is the {place} from the left."), place, chart.bars[bar]),
         step(format!("Under it is the letter {answer}."), answer.clone(), mark.region),
     ];
     let text = word(&WORDINGS, &[("rank", name)], dice);

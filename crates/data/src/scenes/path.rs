@@ -140,14 +140,11 @@ impl Ladder {
         self.top + 2 * TAIL_PX + self.level * self.rungs.len()
     }
 
-    /// The part of a level that decides where a line goes: its own line and, on each side, the gap to the next.
+    /// The part of a level that decides where a line goes: the line and, on each side, where a rung would leave it.
     fn neighbourhood(&self, level: usize, line: usize) -> Region {
-        let first = line.saturating_sub(1);
-        let last = (line + 1).min(LINES - 1);
-        let margin = 4;
-        let left = (self.left + first * self.pitch).saturating_sub(margin);
-        let width = (last - first) * self.pitch + 2 * margin;
-        Region::at(left, self.top + TAIL_PX + level * self.level, width, self.level)
+        let reach = self.pitch / 4;
+        let left = (self.left + line * self.pitch).saturating_sub(reach);
+        Region::at(left, self.top + TAIL_PX + level * self.level, 2 * reach, self.level)
     }
 }
 
@@ -194,8 +191,9 @@ pub(crate) fn ask(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question
             Turn::Straight => "Here no rung is met: go straight down.".to_owned(),
             side => format!("Here a rung leads to the {}.", side.name()),
         };
-        steps.push(step(says, turned.name(), ladder.neighbourhood(level, line)));
+        let region = ladder.neighbourhood(level, line);
         line = follow(turned, line);
+        steps.push(step(says, format!("{} {}", turned.name(), line + 1), region));
     }
     let end = scene.marks[line];
     let answer = end.letter.to_string();

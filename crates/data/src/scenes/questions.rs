@@ -242,7 +242,7 @@ fn count(scene: &Scene, want: Want, dice: &mut Dice) -> Option<Question> {
         let this = &scene.objects[object];
         let verdict = if property.holds(this.digit) { "yes" } else { "no" };
         let says = format!("Under {} it says {}: {verdict}.", scene.reference(object), this.tag_text());
-        step(says, format!("{} {verdict}", this.tag_text()), this.tag)
+        step(says, this.tag_text(), this.tag)
     });
     let mut steps: Vec<Step> = steps.collect();
     if let Some(last) = steps.last_mut() {

@@ -1,0 +1,22 @@
+//! Rationales whose looks may come in any order: a thought is held to what its look took [ours].
+
+use crate::Result;
+use crate::batch::Batch;
+use lare_data::order_taken;
+use lare_model::Thread;
+
+/// The batch, with the steps of such rationales in the order in which the model took them. Other rows are as they were.
+pub fn as_taken(batch: &Batch, thread: &Thread) -> Result<Batch> {
+    let mut taken = batch.clone();
+    if !batch.rows.iter().any(|row| row.task.any_order()) {
+        return Ok(taken);
+    }
+    let scores = thread.steps.iter().map(|step| Ok(step.log_scores.detach().exp()?.to_vec2::<f32>()?));
+    let scores: Vec<Vec<Vec<f32>>> = scores.collect::<Result<_>>()?; // step, row, cell
+    for (number, row) in taken.rows.iter_mut().enumerate().filter(|(_, row)| row.task.any_order()) {
+        let looks: Vec<&[f32]> = scores.iter().take(batch.steps[number]).map(|rows| &rows[number][..]).collect();
+        let regions: Vec<&[f32]> = row.targets.iter().map(|target| &target.coverage[..]).collect();
+        row.targets = order_taken(&looks, &regions).into_iter().map(|which| row.targets[which].clone()).collect();
+    }
+    Ok(taken)
+}
