@@ -21,8 +21,11 @@ pub const MAX_SIDE_PX: u32 = 16_384;
 pub const MAX_PIXELS: u64 = 65_000_000;
 /// Largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
-/// Memory one decoder may take: the largest picture in 16-bit RGBA and as much again for its own work.
-const MAX_DECODER_BYTES: u64 = MAX_PIXELS * 16;
+/// Memory one decoder may take before it has told the picture's size, and beside the picture afterwards: a colour profile
+/// or a text can be packed a thousandfold.
+const DECODER_BYTES: u64 = 64 << 20;
+/// Sides below this show nothing that a model could answer about.
+const LEAST_USEFUL_PX: u32 = 16;
 /// The shorter side of a prepared picture, in cells.
 const LEAST_CELLS: usize = 3;
 
@@ -144,11 +147,17 @@ pub fn decode_noted(bytes: &[u8], name: &str) -> Result<Opened, ImageError> {
         return Err(ImageError::Damaged { name: name.to_owned(), format: "JPEG".to_owned(), got });
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits());
+    reader.limits(limits(0));
     let mut decoder = reader.into_decoder().map_err(failed)?;
-    check_size(name, decoder.dimensions())?;
+    let (width, height) = decoder.dimensions();
+    check_size(name, (width, height))?;
+    // 16-bit RGBA and as much again for the decoder's own work.
+    decoder.set_limits(limits(u64::from(width) * u64::from(height) * 16)).map_err(failed)?;
     let orientation = decoder.orientation().map_err(failed)?;
     let mut notes = Vec::new();
+    if width.min(height) < LEAST_USEFUL_PX {
+        notes.push(format!("{width} x {height} pixels: too small to show anything; the answer is a guess"));
+    }
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     if orientation != Orientation::NoTransforms {
         image.apply_orientation(orientation);
@@ -170,9 +179,9 @@ fn is_read(format: ImageFormat) -> bool {
 }
 
 /// Of memory alone: sides are checked by [`check_size`], whose message gives them.
-fn limits() -> Limits {
+fn limits(picture_bytes: u64) -> Limits {
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    limits.max_alloc = Some(DECODER_BYTES + picture_bytes);
     limits
 }
 
@@ -235,7 +244,7 @@ fn is_animated(bytes: &[u8], format: ImageFormat) -> bool {
     let data = Cursor::new(bytes);
     match format {
         ImageFormat::Png => {
-            PngDecoder::with_limits(data, limits()).is_ok_and(|decoder| decoder.is_apng().unwrap_or(false))
+            PngDecoder::with_limits(data, limits(0)).is_ok_and(|decoder| decoder.is_apng().unwrap_or(false))
         }
         ImageFormat::WebP => WebPDecoder::new(data).is_ok_and(|decoder| decoder.has_animation()),
         ImageFormat::Gif => GifDecoder::new(data).is_ok_and(|decoder| decoder.into_frames().nth(1).is_some()),

@@ -3,15 +3,16 @@
 //! Counting asks that every member be looked at once. To ask for one order as well would punish a look at the right
 //! thing at the wrong time, and the order of objects in about the same row is a matter of pixels.
 
-/// For each look the region that holds most of its scores, among those that no earlier look took; then the regions that
-/// are left, in their order. `looks`: scores of each cell; `regions`: the share of each region in each cell.
+/// Matches looks to regions greedily: each look, in turn, takes the region it scores highest on average among those that
+/// no earlier look took; then come the regions that are left, in their order. `looks`: scores of each cell; `regions`:
+/// the share of each region in each cell.
 pub fn order_taken(looks: &[&[f32]], regions: &[&[f32]]) -> Vec<usize> {
     let mut left: Vec<usize> = (0..regions.len()).collect();
     let mut order = Vec::with_capacity(left.len());
     for look in looks {
-        let mass = |region: usize| -> f32 { look.iter().zip(regions[region]).map(|(s, c)| s * c).sum() };
+        let mean = |region: usize| -> f32 { look.iter().zip(regions[region]).map(|(s, c)| s * c).sum() };
         // The first of equals, so that a tie keeps the rationale's order.
-        let Some(best) = (0..left.len()).rev().max_by(|a, b| mass(left[*a]).total_cmp(&mass(left[*b]))) else {
+        let Some(best) = (0..left.len()).rev().max_by(|a, b| mean(left[*a]).total_cmp(&mean(left[*b]))) else {
             break;
         };
         order.push(left.remove(best));

@@ -6,7 +6,8 @@
 //!
 //! `SPLIT` is `val` unless given, `QUESTIONS_PER_TASK` 200, `STEPS` a fixed number of latent steps in place of the
 //! halting head. Intervals are Wilson's at 95 %. "hits" is the share of the rationale's looks whose main cell was
-//! among the patches chosen at that step; looks of a rationale in any order are matched to its regions first. Times are of single questions, one after the other.
+//! among the patches chosen at that step; looks of a rationale in any order are matched to its regions first. Times are
+//! of single questions, one after the other.
 
 #![allow(clippy::print_stdout)]
 

@@ -17,7 +17,7 @@ pub struct LookReport {
     pub nearest: Vec<Word>,
     /// The words that the thought names through the reading head, one a slot, with their probability.
     pub named: Vec<Word>,
-    /// Mean of the gate: 1 takes what was seen, 0 keeps the old thought.
+    /// Mean of the gate: 0 keeps the decoder's hidden state, 1 takes the LQ-Former's output.
     pub gate_mean: f32,
     /// The halting head after the step.
     pub halt_probability: f32,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Rows may ask about different pictures of different shapes, take different numbers of steps and say answers of
-//! different lengths; none of it changes what another row answers.
+//! different lengths; none of it changes what another row answers, but for a tie that rounding decides (the blocking of
+//! products follows the number of rows).
 
 use crate::look::{LookReport, Step, finite, halt_probabilities};
 use crate::options::{Options, Steps};

@@ -7,6 +7,7 @@
 //! Shapes: `q` `[B, Q, H, Dh]`, `memory` `[S, M, 2, H, Dh]`, `bias` `[B, J]`, `chosen` `[B * J]`,
 //! result `[B, Q, H * Dh]`.
 
+use crate::backward::{Collected, collected_gradient};
 use crate::buffer::{Shared, as_gradient, elements, filled, for_units, require_f32, with_all};
 use crate::lanes::{add_scaled, dot};
 use crate::product::{Matrix, Target};
@@ -78,11 +79,12 @@ impl Sizes {
 /// When the shapes disagree, an entry is not in the memory or, on the CPU, a tensor is not f32.
 pub fn chosen_attention(
     q: &Tensor,
-    memory: &Tensor,
+    memory: &Collected,
     bias: &Tensor,
     chosen: &Arc<[u32]>,
     memory_of_row: &Arc<[u32]>,
 ) -> Result<Tensor> {
+    let memory = memory.tensor();
     let sizes = Sizes::of(q, memory, bias, chosen, memory_of_row)?;
     if !q.device().is_cpu() {
         return composed(q, memory, bias, [chosen, memory_of_row], sizes);
@@ -226,18 +228,22 @@ impl Chosen {
         out
     }
 
-    /// Gradients of q, memory and bias.
-    fn backward(&self, inputs: [&[f32]; 3], out: &[f32], grad: &[f32]) -> Result<[Vec<f32>; 3]> {
+    /// Gradients of q and bias; that of the memory is added to `memory`.
+    fn backward(
+        &self,
+        inputs: [&[f32]; 3],
+        [out, grad]: [&[f32]; 2],
+        memory: Option<&mut [f32]>,
+    ) -> Result<[Vec<f32>; 2]> {
         let Sizes { rows, heads, picks, memories, .. } = self.sizes;
         let Some(log_sums) = self.log_sums.get() else { bail!("chosen_attention: backward before forward") };
-        let mut memory = vec![0f32; inputs[1].len()];
         let mut bias_by_head = vec![0f32; rows * heads * picks];
         let mut readers = vec![Vec::new(); memories];
         for row in 0..rows {
             readers[self.memory_of_row[row] as usize].push(row);
         }
         let q = filled(inputs[0].len(), |q| {
-            let into = [Shared::new(q), Shared::new(&mut memory), Shared::new(&mut bias_by_head)];
+            let into = (Shared::new(q), memory.map(Shared::new), Shared::new(&mut bias_by_head));
             // The readers of a memory add into it: one task takes them in order.
             for_units(memories * heads, self.operations(), |unit| {
                 let mut gathered = Gathered::default();
@@ -256,10 +262,10 @@ impl Chosen {
                 bias.iter_mut().zip(part).for_each(|(bias, part)| *bias += part);
             }
         }
-        Ok([q, memory, bias])
+        Ok([q, bias])
     }
 
-    /// Adds one head of one row to the gradients `[q, memory, bias by head]`.
+    /// One head of one row of the gradients `[q, memory, bias by head]`: written in `q`, added in the others.
     ///
     /// # Safety
     /// The calling task alone touches this head of the row and of the memory it reads.
@@ -268,7 +274,7 @@ impl Chosen {
         gathered: &mut Gathered,
         (row, head): (usize, usize),
         [q, out, grad, log_sums]: [&[f32]; 4],
-        [into_q, into_memory, into_bias]: [Shared; 3],
+        (into_q, into_memory, into_bias): (Shared, Option<Shared>, Shared),
     ) {
         let Sizes { queries, heads, width, picks, .. } = self.sizes;
         let start = (row * queries * heads + head) * width;
@@ -298,6 +304,7 @@ impl Chosen {
         let scores = Matrix::new(&scores, queries, count, count);
         let weights = Matrix::new(&gathered.weights, queries, count, count);
         into_q.a_b(scores, keys, scale, false);
+        let Some(into_memory) = into_memory else { return };
         for (half, weights, against, scale) in [(Half::Keys, scores, q, scale), (Half::Values, weights, grad, 1.0)] {
             let mut gradient = vec![0f32; count * width];
             Target::new(&mut gradient, count, width, width).at_b(weights, against, scale, false);
@@ -342,9 +349,13 @@ impl CustomOp3 for Chosen {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let tensors = [q, memory, bias, out, &grad.contiguous()?];
-        let [grad_q, grad_memory, grad_bias] =
-            with_all(self.name(), tensors, |[q, memory, bias, out, grad]| self.backward([q, memory, bias], out, grad))?;
-        Ok((as_gradient(|| grad_q, q)?, as_gradient(|| grad_memory, memory)?, as_gradient(|| grad_bias, bias)?))
+        with_all(self.name(), tensors, |[q_all, memory_all, bias_all, out, grad]| {
+            let inputs = [q_all, memory_all, bias_all];
+            let mut others = Ok([Vec::new(), Vec::new()]);
+            let grad_memory = collected_gradient(memory, |memory| others = self.backward(inputs, [out, grad], memory))?;
+            let [grad_q, grad_bias] = others?;
+            Ok((as_gradient(|| grad_q, q)?, grad_memory, as_gradient(|| grad_bias, bias)?))
+        })
     }
 }
 
@@ -352,6 +363,13 @@ impl CustomOp3 for Chosen {
 mod tests {
     use super::*;
     use crate::check::*;
+
+    fn attend(q: &Tensor, memory: &Tensor, bias: &Tensor, [chosen, of_row]: [&Arc<[u32]>; 2]) -> Result<Tensor> {
+        // A memory that is a product with one: the readers take collected products.
+        let one = Tensor::ones((1, 1), memory.dtype(), memory.device())?;
+        let product = Collected::linear(&memory.reshape(((), 1))?, &one, memory.shape().clone())?;
+        chosen_attention(q, &product, bias, chosen, of_row)
+    }
 
     /// B, Q, H, Dh, S, M, J
     type Case = [usize; 7];
@@ -377,7 +395,7 @@ mod tests {
 
     fn agree(check: fn(Op, Op, &[Tensor]), case: Case) {
         let [chosen, memory_of_row] = picks(case);
-        let fused = |t: &[Tensor]| chosen_attention(&t[0], &t[1], &t[2], &chosen, &memory_of_row);
+        let fused = |t: &[Tensor]| attend(&t[0], &t[1], &t[2], [&chosen, &memory_of_row]);
         let reference = |t: &[Tensor]| {
             let sizes = Sizes::of(&t[0], &t[1], &t[2], &chosen, &memory_of_row)?;
             composed(&t[0], &t[1], &t[2], [&chosen, &memory_of_row], sizes)
@@ -401,7 +419,7 @@ mod tests {
     #[test]
     fn chosen_attention_has_the_same_bits_on_any_number_of_threads() {
         let [chosen, memory_of_row] = picks(CASES[3]);
-        let op = |t: &[Tensor]| chosen_attention(&t[0], &t[1], &t[2], &chosen, &memory_of_row);
+        let op = |t: &[Tensor]| attend(&t[0], &t[1], &t[2], [&chosen, &memory_of_row]);
         same_bits_on_any_number_of_threads(&op, &inputs(CASES[3]));
     }
 
@@ -410,28 +428,23 @@ mod tests {
         let ([chosen, memory_of_row], t) = (picks(CASES[3]), inputs(CASES[3]));
         let (row, picks) = (17, CASES[3][6]);
         let one = |t: &Tensor| t.narrow(0, row, 1).unwrap();
-        let all = chosen_attention(&t[0], &t[1], &t[2], &chosen, &memory_of_row).unwrap();
-        let alone = chosen_attention(
-            &one(&t[0]),
-            &t[1],
-            &one(&t[2]),
-            &chosen[row * picks..][..picks].into(),
-            &memory_of_row[row..=row].into(),
-        );
+        let all = attend(&t[0], &t[1], &t[2], [&chosen, &memory_of_row]).unwrap();
+        let its = [&chosen[row * picks..][..picks].into(), &memory_of_row[row..=row].into()];
+        let alone = attend(&one(&t[0]), &t[1], &one(&t[2]), its);
         assert_eq!(bits(&one(&all)), bits(&alone.unwrap()));
     }
 
     #[test]
     fn a_row_without_entries_gives_zeros() {
         let ([chosen, memory_of_row], t) = (picks(CASES[1]), inputs(CASES[1]));
-        let out = chosen_attention(&t[0], &t[1], &t[2], &chosen, &memory_of_row).unwrap();
+        let out = attend(&t[0], &t[1], &t[2], [&chosen, &memory_of_row]).unwrap();
         assert!(values(&out.narrow(0, 1, 1).unwrap()).iter().all(|x| *x == 0.0));
     }
 
     #[test]
     fn an_entry_outside_the_memory_is_refused() {
         let t = inputs(CASES[0]);
-        let error = chosen_attention(&t[0], &t[1], &t[2], &[7].into(), &[0].into()).unwrap_err();
+        let error = attend(&t[0], &t[1], &t[2], [&[7].into(), &[0].into()]).unwrap_err();
         assert!(error.to_string().contains("entry 7 chosen from a memory of 1"), "{error}");
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Shapes: `x` `[.., I]`, `gate_up` `[2F, I]`, `down` `[O, F]`, result `[.., O]`.
 
+use crate::backward::weight_gradient;
 use crate::buffer::{as_gradient, elements, require_f32, with_all};
 use crate::layer::Layer;
 use crate::swiglu::{gated, gated_gradient};
@@ -102,7 +103,8 @@ impl CustomOp3 for FeedForward {
         let tensors = [x, gate_up, down, &grad.contiguous()?];
         with_all(self.name(), tensors, |[x_all, gate_up_all, down_all, grad]| {
             let hidden = narrow.inputs;
-            let grad_down = as_gradient(|| narrow.grad_weight(grad, &gated(wide, hidden)), down)?;
+            let of_down = |out: &mut [f32], add| narrow.grad_weight(grad, &gated(wide, hidden), out, add);
+            let grad_down = weight_gradient(down, of_down)?;
             if !x.track_op() && !gate_up.track_op() {
                 return Ok((None, None, grad_down));
             }
@@ -111,7 +113,7 @@ impl CustomOp3 for FeedForward {
             drop(grad_hidden);
             Ok((
                 as_gradient(|| widen.grad_x(&grad_wide, gate_up_all), x)?,
-                as_gradient(|| widen.grad_weight(&grad_wide, x_all), gate_up)?,
+                weight_gradient(gate_up, |out, add| widen.grad_weight(&grad_wide, x_all, out, add))?,
                 grad_down,
             ))
         })

@@ -37,28 +37,27 @@ impl Layer {
         product([grad, weight], [false, false], rows, inputs)
     }
 
-    /// `G^T X`, `[O, I]`.
+    /// `G^T X`, `[O, I]`, into `out` or added to it.
     ///
     /// The product packs its second operand in slivers of six columns, and slivers of a matrix whose
     /// rows are a large power of two apart miss every cache (2 GB/s). So the narrower of the two goes
     /// second, and where that is `X` the small result is turned over afterwards.
-    pub(crate) fn grad_weight(&self, grad: &[f32], x: &[f32]) -> Vec<f32> {
+    pub(crate) fn grad_weight(&self, grad: &[f32], x: &[f32], out: &mut [f32], add: bool) {
         let &Layer { rows, inputs, outputs } = self;
         let grad = Matrix::new(grad, rows, outputs, outputs);
         let x = Matrix::new(x, rows, inputs, inputs);
         if outputs <= inputs || outputs % LINE != 0 || rows < outputs {
-            return product([grad, x], [true, false], outputs, inputs);
+            return Target::new(out, outputs, inputs, inputs).on_all_cores([grad, x], [true, false], add);
         }
         let turned = product([x, grad], [true, false], inputs, outputs); // [I, O]
-        filled(outputs * inputs, |out| {
-            for_rows(out, LINE * inputs, |line, out| {
-                for (i, row) in turned.chunks_exact(outputs).enumerate() {
-                    for (o, value) in row[line * LINE..][..LINE].iter().enumerate() {
-                        out[o * inputs + i] = *value;
-                    }
+        for_rows(out, LINE * inputs, |line, out| {
+            for (i, row) in turned.chunks_exact(outputs).enumerate() {
+                for (o, value) in row[line * LINE..][..LINE].iter().enumerate() {
+                    let out = &mut out[o * inputs + i];
+                    *out = if add { *out + value } else { *value };
                 }
-            });
-        })
+            }
+        });
     }
 }
 

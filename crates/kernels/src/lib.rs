@@ -36,6 +36,7 @@
 
 mod adamw;
 mod attention;
+mod backward;
 mod buffer;
 mod chosen;
 mod convolution;
@@ -58,6 +59,7 @@ mod check;
 
 pub use adamw::{AdamW, AdamWOptions, AdamWState};
 pub use attention::attention;
+pub use backward::{Collected, backward};
 pub use chosen::chosen_attention;
 pub use convolution::{Windows, convolution};
 pub use cross_entropy::cross_entropy;

@@ -4,6 +4,7 @@
 //! a pass of its own. Here every operand is a two-dimensional row-major matrix, the transpose is a
 //! stride, and `dW` comes out as `[O, I]`.
 
+use crate::backward::weight_gradient;
 use crate::buffer::{as_gradient, elements, require_f32, with_all};
 use crate::layer::Layer;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -56,7 +57,7 @@ fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor
 
 struct Linear;
 
-fn forward(
+pub(crate) fn forward(
     x: (&CpuStorage, &Layout),
     weight: (&CpuStorage, &Layout),
     bias: Option<(&CpuStorage, &Layout)>,
@@ -75,26 +76,26 @@ fn forward(
 }
 
 /// The gradients of `x` and `weight`, each only where something upstream wants it.
-fn backward(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+pub(crate) fn backward(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs.max(1);
     with_all("linear", [x, weight, grad], |[x_elements, weight_elements, grad]| {
         let sizes = Layer { rows, inputs, outputs };
-        let grad_x = || sizes.grad_x(grad, weight_elements);
-        let grad_weight = || sizes.grad_weight(grad, x_elements);
-        Ok((as_gradient(grad_x, x)?, as_gradient(grad_weight, weight)?))
+        let grad_weight = |out: &mut [f32], add| sizes.grad_weight(grad, x_elements, out, add);
+        Ok((as_gradient(|| sizes.grad_x(grad, weight_elements), x)?, weight_gradient(weight, grad_weight)?))
     })
 }
 
-/// `db`: the columns of `grad` summed in row order.
-fn sum_of_rows(grad: &[f32], width: usize) -> Vec<f32> {
-    let mut out = vec![0f32; width];
-    for row in grad.chunks_exact(width.max(1)) {
+/// `db`: the columns of `grad` summed in row order, into `out` or added to it.
+fn sum_of_rows(grad: &[f32], out: &mut [f32], add: bool) {
+    if !add {
+        out.fill(0.0);
+    }
+    for row in grad.chunks_exact(out.len().max(1)) {
         for (out, grad) in out.iter_mut().zip(row) {
             *out += grad;
         }
     }
-    out
 }
 
 impl CustomOp2 for Linear {
@@ -145,7 +146,7 @@ impl CustomOp3 for Linear {
         let grad = grad.contiguous()?;
         let (grad_x, grad_weight) = backward(x, weight, &grad)?;
         let grad_bias =
-            with_all("linear", [&grad], |[grad]| as_gradient(|| sum_of_rows(grad, bias.elem_count()), bias))?;
+            with_all("linear", [&grad], |[grad]| weight_gradient(bias, |out, add| sum_of_rows(grad, out, add)))?;
         Ok((grad_x, grad_weight, grad_bias))
     }
 }

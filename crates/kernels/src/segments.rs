@@ -137,12 +137,14 @@ impl Inputs<'_> {
 }
 
 /// Turns scores into probabilities; returns their log-sum-exp, plus infinity when nothing is visible
-/// (so that `e^(score - log_sum)` is 0, as it should be).
+/// (so that `e^(score - log_sum)` is 0, as it should be), NaN when a score is.
 pub(crate) fn softmax(scores: &mut [f32]) -> f32 {
     let largest = max(scores);
     if largest == f32::NEG_INFINITY {
-        scores.fill(0.0);
-        return f32::INFINITY;
+        // No comparison holds for NaN: scores that all are look like scores of which none is visible.
+        let broken = scores.iter().any(|score| score.is_nan());
+        scores.fill(if broken { f32::NAN } else { 0.0 });
+        return if broken { f32::NAN } else { f32::INFINITY };
     }
     for score in scores.iter_mut() {
         *score = exp(*score - largest);
@@ -159,5 +161,22 @@ pub(crate) fn softmax(scores: &mut [f32]) -> f32 {
 pub(crate) fn again(scores: &mut [f32], log_sum: f32) {
     for score in scores {
         *score = exp(*score - log_sum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_is_not_taken_for_nothing() {
+        for scores in [vec![f32::NAN; 20], vec![f32::NAN, f32::NEG_INFINITY], vec![1.0, f32::NAN, 2.0]] {
+            let mut probabilities = scores.clone();
+            assert!(softmax(&mut probabilities).is_nan(), "{scores:?}");
+            assert!(probabilities.iter().any(|p| p.is_nan()), "{scores:?}");
+        }
+        let mut nothing = vec![f32::NEG_INFINITY; 3];
+        assert_eq!(softmax(&mut nothing), f32::INFINITY);
+        assert_eq!(nothing, [0.0; 3]);
     }
 }

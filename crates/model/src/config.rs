@@ -1,5 +1,6 @@
 //! The architecture of the nano model: one strict file, no defaults, validated before a tensor is made.
 
+use crate::semantic::DENOISER_HEADS;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -110,12 +111,11 @@ pub struct Refocus {
     pub memory: Memory,
     /// `R`, patches re-read per step.
     pub patches: usize,
-    /// Never choose a patch twice in one chain of thought.
+    /// Choose patches again only where fewer than `patches` have not been chosen at an earlier step.
     pub exclude_earlier: bool,
     /// Learn from the hidden state how much having looked at a patch counts for or against looking there again.
-    #[serde(default)]
     pub revisit: bool,
-    /// Add the log of the scores to the cross-attention, so that the answer loss reaches the choice.
+    /// Add the log of the scores to the cross-attention, so that the answer loss ranks the chosen patches.
     pub bias: bool,
     /// Blend the thought with the hidden state through a learned gate; otherwise the thought alone.
     pub gate: bool,
@@ -155,6 +155,9 @@ type Check = (&'static str, bool, &'static str, String);
 fn within(count: usize, most: usize) -> bool {
     (1..=most).contains(&count)
 }
+
+/// More channels of an encoder, or of the denoiser, are a slip.
+const MOST_CHANNELS: usize = 4_096;
 
 /// A model of more parameters than this is a slip in a config: it would fill any machine's memory before it failed.
 const MOST_PARAMETERS: u64 = 1 << 37;
@@ -204,17 +207,27 @@ impl Config {
         let mut checks = Vec::from(self.vision_checks());
         checks.extend(self.language_checks());
         checks.extend(self.refocus_checks());
+        checks.extend(self.semantic_checks());
         checks
     }
 
-    fn vision_checks(&self) -> [Check; 4] {
+    fn vision_checks(&self) -> [Check; 7] {
         let v = &self.vision;
+        let channels = |channels: &[usize]| channels.iter().all(|c| within(*c, MOST_CHANNELS));
         let stride = v.cell_px.checked_div(v.fine_per_side).unwrap_or(0);
         let shrunk = v.coarse_shrink > 0 && v.cell_px == 16 * v.coarse_shrink;
         let (fine, coarse) = ("cell_px / 16 (the fine encoder's stride)", "cell_px / 16 (the coarse encoder's stride)");
         [
             ("vision.fine_per_side", stride == 16, fine, v.fine_per_side.to_string()),
             ("vision.coarse_shrink", shrunk, coarse, v.coarse_shrink.to_string()),
+            ("vision.fine_channels", channels(&v.fine_channels), "1 to 4096 each", format!("{:?}", v.fine_channels)),
+            (
+                "vision.coarse_channels",
+                channels(&v.coarse_channels),
+                "1 to 4096 each",
+                format!("{:?}", v.coarse_channels),
+            ),
+            ("vision.fine_blocks", v.fine_blocks <= 64, "at most 64", v.fine_blocks.to_string()),
             ("vision.max_cells", within(v.max_cells, 65_536), "1 to 65536", v.max_cells.to_string()),
             (
                 "vision.position_frequencies",
@@ -225,7 +238,7 @@ impl Config {
         ]
     }
 
-    fn language_checks(&self) -> [Check; 9] {
+    fn language_checks(&self) -> [Check; 10] {
         let l = &self.language;
         let head_even = l.heads > 0 && l.width.is_multiple_of(l.heads) && (l.width / l.heads).is_multiple_of(2);
         let shared = l.kv_heads > 0 && l.heads.is_multiple_of(l.kv_heads);
@@ -238,6 +251,12 @@ impl Config {
             ("language.layers", within(l.layers, 1_024), "1 to 1024", l.layers.to_string()),
             ("language.layers", least < MOST_PARAMETERS, "fewer than 2^37 parameters", format!("about {least}")),
             ("language.feed_forward", within(l.feed_forward, 1 << 20), "1 to 1048576", l.feed_forward.to_string()),
+            (
+                "language.rope_theta",
+                l.rope_theta.is_finite() && l.rope_theta > 0.0,
+                "a finite number above 0",
+                l.rope_theta.to_string(),
+            ),
             ("language.norm_eps", l.norm_eps > 0.0 && l.norm_eps < 1.0, "above 0, below 1", l.norm_eps.to_string()),
             (
                 "language.max_positions",
@@ -249,18 +268,36 @@ impl Config {
         ]
     }
 
-    fn refocus_checks(&self) -> [Check; 6] {
-        let (r, s) = (&self.refocus, &self.semantic);
+    fn refocus_checks(&self) -> [Check; 5] {
+        let r = &self.refocus;
         let heads = r.heads > 0 && self.language.width.is_multiple_of(r.heads);
         let patches = within(r.patches, self.vision.max_cells);
-        let whole_patches = s.denoiser_patch_px > 0 && s.drawing_px.is_multiple_of(s.denoiser_patch_px);
-        let whole_shrink =
-            s.drawing_px > 0 && s.drawing_span_px >= s.drawing_px && s.drawing_span_px.is_multiple_of(s.drawing_px);
         [
             ("refocus.heads", heads, "a divisor of language.width", r.heads.to_string()),
             ("refocus.patches", patches, "1 to vision.max_cells", r.patches.to_string()),
             ("refocus.max_steps", within(r.max_steps, 1_024), "1 to 1024", r.max_steps.to_string()),
             ("refocus.blocks", within(r.blocks, 64), "1 to 64", r.blocks.to_string()),
+            ("refocus.feed_forward", within(r.feed_forward, 1 << 20), "1 to 1048576", r.feed_forward.to_string()),
+        ]
+    }
+
+    fn semantic_checks(&self) -> [Check; 7] {
+        let s = &self.semantic;
+        let denoiser = within(s.denoiser_width, MOST_CHANNELS) && s.denoiser_width.is_multiple_of(DENOISER_HEADS);
+        let whole_patches = s.denoiser_patch_px > 0 && s.drawing_px.is_multiple_of(s.denoiser_patch_px);
+        let whole_shrink =
+            s.drawing_px > 0 && s.drawing_span_px >= s.drawing_px && s.drawing_span_px.is_multiple_of(s.drawing_px);
+        [
+            ("semantic.align_width", within(s.align_width, 65_536), "1 to 65536", s.align_width.to_string()),
+            ("semantic.read_slots", within(s.read_slots, 64), "1 to 64", s.read_slots.to_string()),
+            ("semantic.drawing_px", within(s.drawing_px, 1_024), "1 to 1024", s.drawing_px.to_string()),
+            (
+                "semantic.denoiser_width",
+                denoiser,
+                "1 to 4096, a multiple of 4 (its heads)",
+                s.denoiser_width.to_string(),
+            ),
+            ("semantic.denoiser_blocks", within(s.denoiser_blocks, 64), "1 to 64", s.denoiser_blocks.to_string()),
             ("semantic.denoiser_patch_px", whole_patches, "a divisor of drawing_px", s.denoiser_patch_px.to_string()),
             ("semantic.drawing_span_px", whole_shrink, "a multiple of drawing_px", s.drawing_span_px.to_string()),
         ]
@@ -314,6 +351,27 @@ mod tests {
         let text = tiny().to_toml().unwrap().replace("cell_px", "cell_pixels");
         let message = Config::from_toml(&text, "x.toml").unwrap_err().to_string();
         assert!(message.contains("cell_pixels"), "{message}");
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_built_are_refused_by_name() {
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 8] = [
+            ("vision.fine_channels", |c| c.vision.fine_channels[1] = 0),
+            ("vision.coarse_channels", |c| c.vision.coarse_channels[2] = 99_999_999_999),
+            ("language.rope_theta", |c| c.language.rope_theta = f64::NAN),
+            ("refocus.feed_forward", |c| c.refocus.feed_forward = 0),
+            ("semantic.align_width", |c| c.semantic.align_width = 0),
+            ("semantic.read_slots", |c| c.semantic.read_slots = 0),
+            ("semantic.denoiser_width", |c| c.semantic.denoiser_width = 25),
+            ("semantic.denoiser_blocks", |c| c.semantic.denoiser_blocks = 100),
+        ];
+        for (field, change) in cases {
+            let mut config = tiny();
+            change(&mut config);
+            let message = config.validate("x.toml").unwrap_err().to_string();
+            assert!(message.contains(field), "{field}: {message}");
+        }
     }
 
     #[test]

@@ -190,7 +190,8 @@ impl Decoder {
     /// [`Error::Arguments`] when a conversation outgrows `max_positions`.
     pub fn over_slots(&self, x: &Tensor, real: &[Vec<bool>], cache: &mut Cache, rows: bool) -> Result<Run> {
         let (b, t, _) = x.dims3()?;
-        let (sight, positions) = cache.slots.append(real);
+        let mut slots = cache.slots.clone();
+        let (sight, positions) = slots.append(real);
         if let Some(last) = positions.iter().find(|p| **p as usize >= self.max_positions) {
             return Err(Error::Arguments {
                 what: "positions of one conversation",
@@ -198,6 +199,7 @@ impl Decoder {
                 got: last.to_string(),
             });
         }
+        cache.slots = slots;
         let angles = self.angles(&positions, b, t, x)?;
         let mut x = x.clone();
         let mut maps = Vec::new();

@@ -1,4 +1,4 @@
-//! Who may see whom: the only place where attention masks are made.
+//! Who may see whom: every attention mask of the model is made here.
 //!
 //! Every row of a batch has its own slots; all rows of one picture share the picture's slots. A row that has
 //! fewer words or takes fewer latent steps than its neighbours has holes, which nobody sees:
@@ -75,6 +75,13 @@ impl Slots {
     pub fn lengths(&self) -> Vec<usize> {
         self.visible.iter().map(|row| row.iter().filter(|seen| **seen).count()).collect()
     }
+}
+
+/// One query a row that sees the picture its row is about and nothing else, not even its own slot.
+/// `picture_of_row`: `[B]`; `visible`: `[S * P]`.
+pub fn picture_alone(picture_of_row: Arc<[u32]>, visible: Arc<[bool]>) -> Sight {
+    let own_visible = vec![false; picture_of_row.len()].into();
+    Sight { shared_of_row: picture_of_row, shared_visible: visible, own_visible, first_slot: 0, causal: true }
 }
 
 /// Inside a picture, or a set of queries, every real entry sees every other. `visible`: `[B * C]`.

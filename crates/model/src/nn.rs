@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::weights::{Init, Path};
 use candle_core::Tensor;
-use lare_kernels as kernels;
+use lare_kernels::{self as kernels, Collected};
 
 /// `y = x W^T + b`.
 #[derive(Clone, Debug)]
@@ -33,6 +33,11 @@ impl Linear {
     /// `[.., I]` to `[.., O]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(kernels::linear(x, &self.weight, self.bias.as_ref())?)
+    }
+
+    /// As [`Linear::forward`] of a layer without a bias, in a shape of its own and for many readers.
+    pub fn collected(&self, x: &Tensor, shape: &[usize]) -> Result<Collected> {
+        Ok(Collected::linear(x, &self.weight, shape)?)
     }
 }
 

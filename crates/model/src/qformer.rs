@@ -3,7 +3,7 @@
 //!
 //! Pre-norm blocks of self-attention over the query set, cross-attention to the memory with the log of the scores
 //! as bias, and a SwiGLU feed-forward. The keys and values of the whole memory are projected once per picture
-//! ([`QFormer::remember`]): a look then costs no product over the patches it reads.
+//! ([`QFormer::remember`]): a look then projects none of the patches it reads.
 
 use crate::config::Config;
 use crate::mask;
@@ -11,7 +11,7 @@ use crate::nn::{FeedForward, Linear, Norm, residual_std};
 use crate::weights::{Init, Path};
 use crate::{Error, Result};
 use candle_core::{IndexOp, Tensor};
-use lare_kernels as kernels;
+use lare_kernels::{self as kernels, Collected};
 use std::sync::Arc;
 
 /// What one look reads: entries of the memory and how much each was wanted.
@@ -61,7 +61,7 @@ impl Block {
     }
 
     /// `x`: `[B, Q, D]`; `memory`: `[S, M, 2, H, Dh]`.
-    fn forward(&self, x: &Tensor, memory: &Tensor, reading: &Reading) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, memory: &Collected, reading: &Reading) -> Result<Tensor> {
         let (b, q, d) = x.dims3()?;
         let width = d / self.heads;
         let qkv = self.self_qkv.forward(&self.self_norm.forward(x)?)?;
@@ -101,10 +101,10 @@ impl QFormer {
     }
 
     /// Keys and values of a memory `[S, M, Dm]` for each block, `[S, M, 2, H, Dh]`.
-    pub fn remember(&self, memory: &Tensor) -> Result<Vec<Tensor>> {
+    pub fn remember(&self, memory: &Tensor) -> Result<Vec<Collected>> {
         let (s, m, _) = memory.dims3()?;
-        let project = |block: &Block| -> Result<Tensor> {
-            Ok(block.cross_memory.forward(memory)?.reshape(&[s, m, 2, block.heads, self.width(block)?][..])?)
+        let project = |block: &Block| -> Result<Collected> {
+            block.cross_memory.collected(memory, &[s, m, 2, block.heads, self.width(block)?])
         };
         self.blocks.iter().map(project).collect()
     }
@@ -121,7 +121,13 @@ impl QFormer {
     /// - `memory`: per block `[S, M, 2, H, Dh]`
     ///
     /// Returns the output at the first query, normalised, `[B, D]`.
-    pub fn forward(&self, hidden: &Tensor, earlier: &[Tensor], memory: &[Tensor], reading: &Reading) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        hidden: &Tensor,
+        earlier: &[Tensor],
+        memory: &[Collected],
+        reading: &Reading,
+    ) -> Result<Tensor> {
         let (most, _) = self.step.dims2()?;
         if earlier.len() >= most {
             return Err(Error::Arguments {

@@ -1,7 +1,7 @@
 //! Backbone and refocusing together: encode, first look, prompt, K latent steps, answer.
 //!
 //! ```text
-//! pixels ─ encode ─► Views ─ look ─► Scene ─ prompt ─► Thread ─ step × K ─► Thread ─ answer ─► logits
+//! pixels ─ encode ─► Views ─ look ─► Scene ─ prompt ─► Thread ─ step × K ─► Thread ─ say ─► logits
 //! ```
 
 use crate::backbone::nano::Nano;
@@ -53,6 +53,7 @@ pub struct Thread {
     rows: Vec<Tensor>,
     chosen_before: Vec<Vec<u32>>,
     looked: Option<Tensor>, // [B, P]
+    speaks: bool,
 }
 
 /// Replaces thoughts: step, thoughts `[B, D]` of mean square 1.
@@ -126,7 +127,7 @@ impl Reasoner {
             prompts.ids.iter().map(|ids| (0..longest).map(|i| i >= holes(ids)).collect()).collect();
         let padded: Vec<u32> =
             prompts.ids.iter().flat_map(|ids| std::iter::repeat_n(0, holes(ids)).chain(ids.iter().copied())).collect();
-        let ids = Tensor::from_vec(padded, (prompts.ids.len(), longest), scene.look.keys.device())?;
+        let ids = Tensor::from_vec(padded, (prompts.ids.len(), longest), scene.prefix.hidden.device())?;
 
         let slots = Slots::new(prompts.picture_of_row.clone(), scene.prefix.visible.clone());
         let mut cache = Cache::new(&scene.prefix.kv, slots);
@@ -144,6 +145,7 @@ impl Reasoner {
             rows,
             chosen_before: vec![Vec::new(); b],
             looked: None,
+            speaks: false,
         })
     }
 
@@ -152,10 +154,13 @@ impl Reasoner {
     pub fn step(&self, scene: &Scene, thread: &mut Thread, thinking: &[bool], change: Intervention) -> Result<()> {
         let taken = thread.steps.len();
         let goes_on = |(thinking, steps): (&bool, &usize)| !thinking || *steps == taken;
-        if thinking.len() != thread.steps_of_row.len() || !thinking.iter().zip(&thread.steps_of_row).all(goes_on) {
+        if thread.speaks
+            || thinking.len() != thread.steps_of_row.len()
+            || !thinking.iter().zip(&thread.steps_of_row).all(goes_on)
+        {
             return Err(Error::Arguments {
                 what: "rows that think",
-                expected: format!("{} rows, none that has stopped", thread.steps_of_row.len()),
+                expected: format!("{} rows, none that has stopped or speaks", thread.steps_of_row.len()),
                 got: format!("{thinking:?} after {:?} steps", thread.steps_of_row),
             });
         }
@@ -184,7 +189,10 @@ impl Reasoner {
             thread.chosen_before[row].extend(&focus.chosen[row]);
         }
         if self.config.refocus.revisit {
-            let scores = focus.log_scores.exp()?;
+            let scores = match change.patches {
+                None => focus.log_scores.exp()?,
+                Some(patches) => evenly(patches, &focus.log_scores)?, // what was read, not what was wanted
+            };
             thread.looked = Some(match &thread.looked {
                 None => scores,
                 Some(earlier) => (earlier + scores)?,
@@ -205,7 +213,7 @@ impl Reasoner {
     }
 
     /// Appends tokens to each row, `[B]` lists (shorter ones are padded behind), and gives the logits after each,
-    /// `[B, T, V]`.
+    /// `[B, T, V]`. Nobody thinks after that: `h` stays at the last thought.
     pub fn say(&self, thread: &mut Thread, ids: &[Vec<u32>]) -> Result<Tensor> {
         let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
         let real: Vec<Vec<bool>> = ids.iter().map(|row| (0..longest).map(|i| i < row.len()).collect()).collect();
@@ -214,6 +222,7 @@ impl Reasoner {
         let ids = Tensor::from_vec(padded, (ids.len(), longest), thread.hidden.device())?;
         let language = &self.backbone.language;
         let run = language.over_slots(&language.embed(&ids)?, &real, &mut thread.cache, false)?;
+        thread.speaks = true;
         language.logits(&run.hidden)
     }
 
@@ -238,9 +247,19 @@ impl Reasoner {
 
     /// Cuts attention rows down to the coarse cells; fine features in the context are no places to look at.
     fn over_cells(&self, rows: Vec<Tensor>, scene: &Scene) -> Result<Vec<Tensor>> {
-        let (_, p, _) = scene.look.keys.dims3()?;
+        let p = scene.look.patches();
         rows.into_iter().map(|row| Ok(row.narrow(2, 0, p)?)).collect()
     }
+}
+
+/// Scores shared evenly among the given patches of each row, `[B, P]`.
+fn evenly(patches: &[Vec<u32>], like: &Tensor) -> Result<Tensor> {
+    let (b, p) = like.dims2()?;
+    let mut scores = vec![0f32; b * p];
+    for (scores, patches) in scores.chunks_mut(p).zip(patches) {
+        patches.iter().for_each(|patch| scores[*patch as usize] += 1.0 / patches.len() as f32);
+    }
+    Ok(Tensor::from_vec(scores, (b, p), like.device())?)
 }
 
 /// `next` where a row is thinking, `old` where it has stopped, `[B, D]`.

@@ -11,29 +11,37 @@
 //! z = (g * u + (1 - g) * h), scaled to the norm of a token embedding            [ours]
 //! ```
 //!
-//! and `z` is the next input of the decoder. The queries carry `z` before that scaling. Choosing the best patches has
-//! no gradient; the bias has: it lets the answer's loss rank the chosen patches. A softmax over the chosen ones is
-//! blind to what they have in common, so it brings in no other patch: what is chosen is learned from the focus loss,
-//! that is, from regions. Training, inference and evaluation all call [`Refocus::forward`].
+//! and `z` is the next input of the decoder. Earlier thoughts enter the queries at the scale of hidden states, mean
+//! square 1: at an embedding's norm the step embedding would drown them. `u` starts from `h` and has seen earlier
+//! thoughts too, so an open gate alone does not say that a thought comes from the picture.
+//!
+//! Choosing the best patches has no gradient; the bias has: it lets the answer's loss rank the chosen patches. A
+//! softmax over the chosen ones is blind to what they have in common, so it brings in no other patch: with
+//! `dot_product` what is chosen is learned from the focus loss, that is, from regions; the attention scorers are
+//! trained by whatever trains the decoder's attention. Training, inference and evaluation all call
+//! [`Refocus::forward`].
 
 use crate::config::{Config, Memory, Scorer};
+use crate::mask;
 use crate::nn::{Linear, sigmoid};
 use crate::qformer::{QFormer, Reading};
 use crate::weights::{Init, Path};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
-use lare_kernels::{self as kernels, Sight};
+use lare_kernels::{self as kernels, Collected};
 use std::sync::Arc;
 
 /// What refocusing keeps of each picture.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// The scorer's keys, `[S, P, D]`.
-    pub keys: Tensor,
+    /// The keys of `DotProduct`, with values of zero that nobody reads, `[S, P, 2, 1, D]`.
+    pub keys: Option<Tensor>,
     /// The LQ-Former's keys and values per block, `[S, M, 2, H, Dh]`.
-    pub memory: Vec<Tensor>,
+    pub memory: Vec<Collected>,
     /// `[S * P]`, the real cells.
     pub visible: Arc<[bool]>,
+    /// `S`.
+    pub pictures: usize,
 }
 
 /// Where one conversation batch stands before a step.
@@ -61,8 +69,15 @@ pub struct Focus {
     pub chosen: Vec<Vec<u32>>,
     /// `z` before it is scaled down to an embedding's norm: mean square 1, `[B, D]`.
     pub thought: Tensor,
-    /// Mean of `g`, `[B]`: 1 is all picture, 0 is all hidden state.
+    /// Mean of `g`, `[B]`: 0 is all `h`, 1 is all `u`.
     pub gate_mean: Tensor,
+}
+
+impl Look {
+    /// `P`, padding included.
+    pub fn patches(&self) -> usize {
+        self.visible.len() / self.pictures.max(1)
+    }
 }
 
 /// Scorer, LQ-Former and gate.
@@ -82,7 +97,7 @@ pub struct Refocus {
 
 /// Patches that a caller chose, if each row has some and all are cells of its picture.
 fn real_patches(patches: &[Vec<u32>], now: &Present, look: &Look) -> Result<Vec<Vec<u32>>> {
-    let (_, most, _) = look.keys.dims3()?;
+    let most = look.patches();
     let is_real = |row: usize, p: &u32| {
         (*p as usize) < most && look.visible[now.picture_of_row[row] as usize * most + *p as usize]
     };
@@ -110,6 +125,14 @@ fn log_softmax(x: &Tensor) -> Result<Tensor> {
     let most = x.detach().max_keepdim(1)?;
     let sum = x.broadcast_sub(&most)?.exp()?.sum_keepdim(1)?.log()?;
     Ok(x.broadcast_sub(&(sum + most)?)?)
+}
+
+/// What takes padding out of a softmax over `[B, P]`: added to it, 0 for real cells.
+fn padding_out(now: &Present, look: &Look) -> Result<Tensor> {
+    let (b, patches) = (now.picture_of_row.len(), look.patches());
+    let of_row = |picture: &u32| &look.visible[*picture as usize * patches..][..patches];
+    let added = now.picture_of_row.iter().flat_map(of_row).map(|real| if *real { 0.0 } else { -1e9f32 });
+    Ok(Tensor::from_vec(added.collect::<Vec<f32>>(), (b, patches), now.hidden.device())?)
 }
 
 impl Refocus {
@@ -144,15 +167,17 @@ impl Refocus {
     /// - `coarse`: `[S, P, D]`, the coarse tokens; `hidden`: their last hidden states
     /// - `fine`: `[S, P * E, Dv]`
     pub fn prepare(&self, coarse: &Tensor, hidden: &Tensor, fine: &Tensor, visible: Arc<[bool]>) -> Result<Look> {
-        let keys = match &self.key {
-            Some(key) => key.forward(hidden)?,
-            None => hidden.clone(),
+        let (pictures, patches, d) = hidden.dims3()?;
+        let with_values = |key: &Linear| -> Result<Tensor> {
+            let keys = key.forward(hidden)?.reshape(&[pictures, patches, 1, 1, d][..])?;
+            Ok(Tensor::cat(&[&keys, &keys.zeros_like()?], 2)?)
         };
+        let keys = self.key.as_ref().map(with_values).transpose()?;
         let memory = match self.settings.memory {
             Memory::Projected => self.qformer.remember(coarse)?,
             Memory::Fine => self.qformer.remember(fine)?,
         };
-        Ok(Look { keys, memory, visible })
+        Ok(Look { keys, memory, visible, pictures })
     }
 
     /// Takes one latent step. `choose` replaces the choice of patches when given (for causal tests).
@@ -185,7 +210,8 @@ impl Refocus {
         match (&self.revisit, now.looked) {
             (Some(revisit), Some(looked)) => {
                 let pull = revisit.forward(now.hidden)?; // [B, 1], positive to look there again
-                log_softmax(&(log_scores + looked.broadcast_mul(&pull)?)?)
+                let pulled = (log_scores + looked.broadcast_mul(&pull)?)?;
+                log_softmax(&pulled.broadcast_add(&padding_out(now, look)?)?)
             }
             _ => Ok(log_scores),
         }
@@ -194,22 +220,14 @@ impl Refocus {
     /// One head of attention from `h` to the pictures' keys, `[B, P]`.
     fn dot_product(&self, now: &Present, look: &Look) -> Result<Tensor> {
         let (b, d) = now.hidden.dims2()?;
-        let (s, p, _) = look.keys.dims3()?;
-        let query = match &self.query {
-            Some(query) => query.forward(now.hidden)?,
-            None => now.hidden.clone(),
+        let (Some(query), Some(keys)) = (&self.query, &look.keys) else {
+            let (expected, got) = ("those of the scorer `dot_product`".into(), "none".into());
+            return Err(Error::Arguments { what: "keys of a look", expected, got });
         };
-        let keys = look.keys.reshape(&[s, p, 1, 1, d][..])?;
-        let keys = Tensor::cat(&[&keys, &keys.zeros_like()?], 2)?; // no values are read
+        let query = query.forward(now.hidden)?.reshape((b, 1, d))?;
         let nothing = Tensor::zeros(&[b, 1, 2, 1, d][..], query.dtype(), query.device())?;
-        let sight = Sight {
-            shared_of_row: now.picture_of_row.clone(),
-            shared_visible: look.visible.clone(),
-            own_visible: vec![false; b].into(),
-            first_slot: 0,
-            causal: true,
-        };
-        Ok(kernels::attention_row(&query.reshape((b, 1, d))?, &nothing, &keys, &sight)?.squeeze(1)?)
+        let sight = mask::picture_alone(now.picture_of_row.clone(), look.visible.clone());
+        Ok(kernels::attention_row(&query, &nothing, keys, &sight)?.squeeze(1)?)
     }
 
     /// Mean of the attention rows over layers and heads, plain or weighted, renormalised over the picture, `[B, P]`.
@@ -239,7 +257,7 @@ impl Refocus {
             let seen = |p: u32| before.is_some_and(|seen| seen.contains(&p));
             let mut order: Vec<u32> = (0..patches as u32).filter(real).collect();
             let of = |p: u32| score.get(p as usize).copied().unwrap_or(f32::NEG_INFINITY);
-            // Once all have been seen the best are looked at again: an empty look would be no look.
+            // What has not been seen comes first; where it does not fill a look, the best of the rest does.
             order.sort_by(|a, b| seen(*a).cmp(&seen(*b)).then(of(*b).total_cmp(&of(*a))));
             order.truncate(self.settings.patches);
             all.push(order);
@@ -267,7 +285,7 @@ impl Refocus {
         Ok(Reading { entries: entries.into(), bias, memory_of_row: now.picture_of_row.clone() })
     }
 
-    /// The gated mixture of what was seen and what was thought, `[B, D]`, and the gate's mean, `[B]`.
+    /// The gated mixture of `u` and `h`, `[B, D]`, and the gate's mean, `[B]`.
     fn fuse(&self, hidden: &Tensor, seen: &Tensor) -> Result<(Tensor, Tensor)> {
         let Some(gate) = &self.gate else {
             let (b, _) = seen.dims2()?;

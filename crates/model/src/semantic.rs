@@ -114,7 +114,7 @@ struct DenoiserBlock {
 }
 
 /// Heads of the denoiser's attention: it looks at no more than a few patches.
-const DENOISER_HEADS: usize = 4;
+pub(crate) const DENOISER_HEADS: usize = 4;
 /// Frequencies of the time features.
 const TIME_FREQUENCIES: usize = 16;
 

@@ -9,6 +9,7 @@
 //! weights and picture, the question, the seed and the options. `docs/trace-format.md` describes it field by field.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 use crate::error::{Invalid, TraceError};
 
@@ -129,7 +130,8 @@ pub struct StepRecord {
     pub named_words: Vec<Word>,
     /// The vocabulary entries nearest to the latent, nearest first.
     pub nearest_words: Vec<Word>,
-    /// Mean of the fusion gate: 0 keeps the old thought, 1 takes what was seen.
+    /// Mean of the fusion gate: 0 keeps the decoder's hidden state, 1 takes the LQ-Former's output, which starts from that
+    /// state too: no measure of how much comes from the picture.
     pub gate_mean: f32,
     /// The halting head's probability that this step is the last.
     pub halt_probability: f32,
@@ -281,7 +283,12 @@ impl InputInfo {
                     .hint("record the size of the original picture, after orientation"));
             }
         }
-        Ok(())
+        let options = &self.options;
+        if let Some(threshold) = options.halt_threshold {
+            probability("input.options.halt_threshold", threshold)?;
+        }
+        probability("input.options.top_p", options.top_p)?;
+        not_negative("input.options.temperature", options.temperature.into(), FROM_THE_REQUEST)
     }
 }
 
@@ -378,13 +385,14 @@ impl StepRecord {
 
     fn validate_selected(&self, grid: &Grid) -> Result<(), Invalid> {
         let cells = grid.cells();
+        let mut listed = BTreeSet::new();
         for (rank, &patch) in self.selected.iter().enumerate() {
             let field = format!("selected[{rank}]");
             if patch >= cells {
                 return Err(Invalid::new(field, format!("a patch below {cells}"), patch)
                     .hint("selected patches are indices into weights, on the grid of the first look"));
             }
-            if self.selected[..rank].contains(&patch) {
+            if !listed.insert(patch) {
                 return Err(
                     Invalid::new(field, "a patch not listed before", patch).hint("list a patch once, at its best rank")
                 );
@@ -446,6 +454,7 @@ impl Timing {
 }
 
 const FROM_THE_MODEL: &str = "the model computed it: look for NaN or infinity in its weights";
+const FROM_THE_REQUEST: &str = "record the options as the request gave them";
 const FROM_THE_CLOCK: &str = "durations come from a monotonic clock and are in milliseconds";
 
 fn finite(field: &str, value: f32) -> Result<(), Invalid> {

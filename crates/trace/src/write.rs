@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -30,9 +29,9 @@ pub struct Written {
 
 /// Writes the whole trace into a folder, which is created if need be.
 ///
-/// Everything is drawn before the first file is written, each file appears under its name only when it
-/// is complete, and `trace.json` goes first and comes last: a folder that has it has everything that belongs to it. Pictures that an
-/// earlier trace left there and this one does not replace are removed.
+/// Everything is written under other names first, so that a disk that is full leaves an earlier trace in the folder as it
+/// was. Then `trace.json` goes first and comes last: a folder that has it has everything that belongs to it. Pictures that
+/// an earlier trace left there and this one does not replace are removed.
 ///
 /// Fails with [`TraceError::Invalid`] for a record or picture that cannot be right, and with
 /// [`TraceError::Write`] for a folder that cannot be written or a disk that is full.
@@ -42,18 +41,45 @@ pub fn write_folder(folder: &Path, record: &Record, picture: PictureRef) -> Resu
     let page = html::page(record, picture)?;
     let Drawn { pictures, animation } = draw(record, picture)?;
 
+    let names: Vec<String> = (0..pictures.len()).map(step_name).collect();
+    let mut files: Vec<(&str, &[u8])> = Vec::new();
+    files.extend(names.iter().zip(&pictures).map(|(name, png)| (&name[..], &png[..])));
+    files.extend(animation.iter().map(|gif| (ANIMATION, &gif[..])));
+    files.extend([(PAGE, page.as_bytes()), (RECORD, json.as_bytes())]);
+
+    let new = !folder.exists();
     fs::create_dir_all(folder).map_err(failed(folder))?;
-    // From here on until the new record is written the folder is not whole, and says so.
-    remove(&folder.join(RECORD))?;
-    let mut steps = Vec::new();
-    for (step, png) in pictures.iter().enumerate() {
-        steps.push(put(folder, &step_name(step), png)?);
+    let written = replace(folder, &files, record.steps.len());
+    if new && written.is_err() {
+        // Only if it is empty; the error that led here is the one to tell.
+        drop(fs::remove_dir(folder));
     }
-    let animation = animation.map(|gif| put(folder, ANIMATION, &gif)).transpose()?;
-    let page = put(folder, "index.html", page.as_bytes())?;
-    remove_leftovers(folder, record.steps.len())?;
-    let record = put(folder, RECORD, json.as_bytes())?;
-    Ok(Written { folder: folder.to_owned(), record, page, steps, animation })
+    written?;
+    Ok(Written {
+        folder: folder.to_owned(),
+        record: folder.join(RECORD),
+        page: folder.join(PAGE),
+        steps: names.iter().map(|name| folder.join(name)).collect(),
+        animation: animation.map(|_| folder.join(ANIMATION)),
+    })
+}
+
+/// Puts the files in place of an earlier trace's; the last of them is the record.
+///
+/// Not flushed to the disk: a trace can be made again, and a flush would cost more than the answer.
+fn replace(folder: &Path, files: &[(&str, &[u8])], steps: usize) -> Result<(), TraceError> {
+    let aside = tempfile::Builder::new().prefix(".trace-").tempdir_in(folder).map_err(failed(folder))?;
+    for (name, bytes) in files {
+        fs::write(aside.path().join(name), bytes).map_err(failed(&folder.join(name)))?;
+    }
+    // From here on until the new record is in place the folder is not whole, and says so.
+    remove(&folder.join(RECORD))?;
+    remove_leftovers(folder, steps)?;
+    for (name, _) in files {
+        let path = folder.join(name);
+        fs::rename(aside.path().join(name), &path).map_err(failed(&path))?;
+    }
+    Ok(())
 }
 
 struct Drawn {
@@ -72,30 +98,12 @@ fn draw(record: &Record, picture: PictureRef) -> Result<Drawn, TraceError> {
 }
 
 const ANIMATION: &str = "looks.gif";
+const PAGE: &str = "index.html";
 const RECORD: &str = "trace.json";
 
 /// File name of a step's picture: people count from 1.
 fn step_name(step: usize) -> String {
     format!("step-{}.png", step + 1)
-}
-
-/// Writes beside the final name, then renames: nobody ever sees half a file.
-///
-/// Not flushed to the disk: a trace can be made again, and a flush would cost more than the answer.
-fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, TraceError> {
-    let path = folder.join(name);
-    let mut file = temporary(folder).map_err(failed(&path))?;
-    file.write_all(bytes).map_err(failed(&path))?;
-    file.persist(&path).map_err(|error| failed(&path)(error.error))?;
-    Ok(path)
-}
-
-/// A temporary file with the permissions of an ordinary one; by default it would be its owner's alone.
-fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
-    builder.prefix(".trace-").tempfile_in(folder)
 }
 
 /// Removes the step pictures and the animation that a longer, earlier trace left in the folder.
@@ -158,6 +166,20 @@ mod tests {
             write_folder(folder.path(), &record, picture(&record, &rgb)).unwrap();
         }
         assert_eq!(names(folder.path()), ["index.html", "notes.txt", "trace.json"]);
+    }
+
+    #[test]
+    fn a_trace_that_cannot_be_written_leaves_the_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (record, rgb) = example::wide();
+        write_folder(folder.path(), &record, picture(&record, &rgb)).unwrap();
+        let before = names(folder.path());
+        let long = "x".repeat(300); // no file system takes this name, as a full one takes none
+        let files: [(&str, &[u8]); 3] = [("step-1.png", b"new"), (&long, b""), (RECORD, b"new")];
+        assert!(replace(folder.path(), &files, 1).is_err());
+        assert_eq!(names(folder.path()), before);
+        let json = fs::read_to_string(folder.path().join(RECORD)).unwrap();
+        assert_eq!(Record::from_json(&json).unwrap(), record);
     }
 
     #[test]

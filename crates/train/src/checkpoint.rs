@@ -58,7 +58,7 @@ pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Resul
     for (name, var) in vars.all() {
         weights.insert(name, var.as_tensor().clone());
     }
-    write_tensors(&partial.join("weights.safetensors"), &weights, None)?;
+    write_tensors(&partial.join("weights.safetensors"), &weights)?;
     let mut moments = BTreeMap::new();
     for ((name, (_, var)), moment) in staged.names.iter().zip(vars.all()).zip(staged.optimizer.state()) {
         let parts = [("first", Some(moment.first)), ("second", Some(moment.second)), ("ema", moment.ema)];
@@ -68,14 +68,17 @@ pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Resul
             }
         }
     }
-    write_tensors(&partial.join("optimizer.safetensors"), &moments, None)?;
+    write_tensors(&partial.join("optimizer.safetensors"), &moments)?;
     let text = serde_json::to_vec_pretty(state).map_err(|e| failed(e.into()))?;
     write_file(&partial.join("state.json"), &text)?;
-    if last.exists() {
-        std::fs::remove_dir_all(&last).map_err(failed)?;
+    let aside = folder.join(format!(".checkpoint-{}.replaced", state.step));
+    if last.is_dir() {
+        std::fs::rename(&last, &aside).map_err(failed)?;
     }
     std::fs::rename(&partial, &last).map_err(failed)?;
     drop(unfinished);
+    // Only space is lost when this fails.
+    let _ = std::fs::remove_dir_all(&aside);
     for old in checkpoints(folder).iter().rev().skip(KEPT) {
         // Only space is lost when this fails.
         let _ = std::fs::remove_dir_all(&old.1);
@@ -219,13 +222,19 @@ pub fn export(folder: &Path, config: &Config, staged: &Staged, vars: &Vars, toke
     std::fs::create_dir_all(folder).map_err(|e| Error::file("write", folder, &e))?;
     // One fact: the file format keeps them in an order that changes from run to run.
     let facts = Some(("run_config_sha256".to_owned(), config_hash(config)?));
-    write_tensors(&folder.join("model.safetensors"), &tensors, facts)?;
+    let file = folder.join("model.safetensors");
+    write_atomically(&file, &serialized(&file, &tensors, facts)?)?;
     write_atomically(&folder.join("config.toml"), config.model.to_toml()?.as_bytes())?;
     write_atomically(&folder.join("tokenizer.json"), tokenizer.as_bytes())?;
     Ok(folder.to_owned())
 }
 
-fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, fact: Option<(String, String)>) -> Result<()> {
+fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    write_file(path, &serialized(path, tensors, None)?)
+}
+
+/// The bytes of a safetensors file; `path` is for messages.
+fn serialized(path: &Path, tensors: &BTreeMap<String, Tensor>, fact: Option<(String, String)>) -> Result<Vec<u8>> {
     let mut raw = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
@@ -246,8 +255,7 @@ fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, fact: Option<(
     for (name, bytes, dtype, shape) in &raw {
         views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(damaged)?));
     }
-    let bytes = safetensors::serialize(views, fact.map(|fact| std::iter::once(fact).collect())).map_err(damaged)?;
-    write_file(path, &bytes)
+    safetensors::serialize(views, fact.map(|fact| std::iter::once(fact).collect())).map_err(damaged)
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {

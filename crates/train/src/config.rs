@@ -157,6 +157,27 @@ pub struct LossWeights {
     pub read: f64,
 }
 
+impl LossWeights {
+    /// Refuses weights that are none, and a stage without a term to train on: the term, what is expected, and the weight.
+    fn validate(&self, objective: Objective) -> std::result::Result<(), (&'static str, &'static str, f64)> {
+        let Self { answer, align, rec, focus, halt, read } = *self;
+        let all =
+            [("answer", answer), ("align", align), ("rec", rec), ("focus", focus), ("halt", halt), ("read", read)];
+        if let Some((term, weight)) = all.into_iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
+            return Err((term, "0 or more", weight));
+        }
+        let (term, weight) = match objective {
+            Objective::Read => ("read", read),
+            Objective::Halt => ("halt", halt),
+            Objective::Reason => ("answer", all.iter().map(|(_, weight)| weight).sum()),
+        };
+        match weight > 0.0 {
+            true => Ok(()),
+            false => Err((term, "above 0: the stage would train nothing", weight)),
+        }
+    }
+}
+
 fn positive(x: f64) -> bool {
     x.is_finite() && x > 0.0
 }
@@ -246,6 +267,10 @@ impl Config {
         if !positive(stage.rate) {
             return fail(format!("stages[{i}].rate"), "above 0", stage.rate.to_string());
         }
+        stage
+            .loss
+            .validate(stage.objective)
+            .or_else(|(term, expected, got)| fail(format!("stages[{i}].loss.{term}"), expected, got.to_string()))?;
         let most = self.model.refocus.max_steps;
         let field = |name: &str| format!("stages[{i}].{name}");
         if stage.latent_steps > most {

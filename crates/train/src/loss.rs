@@ -25,7 +25,8 @@ pub struct LossTerms {
     pub answer: Option<Tensor>,
     /// Symmetric InfoNCE of thoughts against pictures and texts, nats.
     pub align: Option<Tensor>,
-    /// Mean square error of the predicted noise; 1 is no knowledge at all.
+    /// Mean square error of the predicted noise; 1 is the error of predicting none. What a thought adds is the difference to
+    /// [`Outcome::rec_of_another`].
     pub rec: Option<Tensor>,
     /// Cross-entropy between the scores and the true region, nats per step.
     pub focus: Option<Tensor>,

@@ -30,7 +30,7 @@ pub struct StepRecord {
     pub reading: Vec<(&'static str, f64)>,
     /// Health of the thoughts.
     pub health: Option<Health>,
-    /// The reconstruction loss with another row's thoughts.
+    /// The reconstruction loss with thoughts about other pictures.
     pub rec_of_another: Option<f64>,
     /// Rows trained on per second since the last line.
     pub rows_per_second: f64,

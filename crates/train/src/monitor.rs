@@ -18,7 +18,7 @@ pub struct Health {
     pub region_mass: Vec<f64>,
     /// Share of steps whose chosen patches include the cell that holds most of the true region.
     pub region_hit: Vec<f64>,
-    /// Mean of the gate, per step; 1 is all picture.
+    /// Mean of the gate, per step; 0 is all hidden state, 1 all LQ-Former.
     pub gate: Vec<f64>,
 }
 

@@ -14,9 +14,12 @@ pub fn as_taken(batch: &Batch, thread: &Thread) -> Result<Batch> {
     let scores = thread.steps.iter().map(|step| Ok(step.log_scores.detach().exp()?.to_vec2::<f32>()?));
     let scores: Vec<Vec<Vec<f32>>> = scores.collect::<Result<_>>()?; // step, row, cell
     for (number, row) in taken.rows.iter_mut().enumerate().filter(|(_, row)| row.task.any_order()) {
-        let looks: Vec<&[f32]> = scores.iter().take(batch.steps[number]).map(|rows| &rows[number][..]).collect();
-        let regions: Vec<&[f32]> = row.targets.iter().map(|target| &target.coverage[..]).collect();
-        row.targets = order_taken(&looks, &regions).into_iter().map(|which| row.targets[which].clone()).collect();
+        // Steps of the rationale that are said and not thought keep their place: their words are in the text already.
+        let thought = batch.steps[number].min(row.targets.len());
+        let looks: Vec<&[f32]> = scores.iter().take(thought).map(|rows| &rows[number][..]).collect();
+        let regions: Vec<&[f32]> = row.targets[..thought].iter().map(|target| &target.coverage[..]).collect();
+        let taken: Vec<_> = order_taken(&looks, &regions).into_iter().map(|which| row.targets[which].clone()).collect();
+        row.targets[..thought].clone_from_slice(&taken);
     }
     Ok(taken)
 }

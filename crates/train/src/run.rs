@@ -279,7 +279,7 @@ impl Work<'_> {
             }
         };
         record.terms = finite(self.step, &terms, &stage.loss)?;
-        let gradients = (terms.total(&stage.loss)? / stage.accumulate as f64)?.backward()?;
+        let gradients = lare_kernels::backward(&(terms.total(&stage.loss)? / stage.accumulate as f64)?)?;
         let gradients = staged.optimizer.params().iter().map(|var| gradients.get(var).cloned()).collect();
         Ok(Part { gradients, record })
     }

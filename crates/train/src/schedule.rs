@@ -17,3 +17,30 @@ pub fn rate(stage: &Stage, step: usize) -> f64 {
     };
     stage.rate * warm * shape
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn stage(decay: Decay) -> Stage {
+        let config = Config::from_toml(include_str!("../tests/tiny.toml"), "tiny.toml").unwrap();
+        Stage { steps: 100, warmup_steps: 10, rate: 2.0, decay, ..config.stages[0].clone() }
+    }
+
+    #[test]
+    fn the_rate_rises_in_a_line_and_then_stays() {
+        let stage = stage(Decay::Constant);
+        for (step, expected) in [(0, 0.2), (4, 1.0), (9, 2.0), (10, 2.0), (99, 2.0)] {
+            assert!((rate(&stage, step) - expected).abs() < 1e-12, "{step}: {}", rate(&stage, step));
+        }
+    }
+
+    #[test]
+    fn a_cosine_falls_by_half_in_the_middle_and_never_to_nothing() {
+        let stage = stage(Decay::Cosine);
+        assert!((rate(&stage, 50) - 2.0 * (FLOOR + (1.0 - FLOOR) / 2.0)).abs() < 1e-12);
+        assert!(rate(&stage, 99) > 0.0 && rate(&stage, 99) < 0.03);
+        assert!((10..99).all(|step| rate(&stage, step + 1) < rate(&stage, step)));
+    }
+}

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use candle_core::{Device, Tensor};
-use lare_data::{Suite, Tokenizer};
+use lare_data::{Suite, Task, Tokenizer, prompt};
 use lare_model::{Path as Module, Reasoner};
 use lare_train::batch::{Batch, Feeder};
 use lare_train::config::LossWeights;
@@ -263,6 +263,12 @@ fn impossible_values_in_a_run_config_are_named() {
         ("name = \"tiny\"", "name = \"../up\"", "name"),
         ("name = \"tiny\"", "name = \".hidden\"", "name"),
         ("name = \"tiny\"", "name = \"\"", "name"),
+        ("halt = 0.0, read = 1.0 }", "halt = 0.0, read = 0.0 }", "stages[0].loss.read"),
+        ("answer = 1.0, align = 0.1", "answer = nan, align = 0.1", "stages[1].loss.answer"),
+        ("answer = 1.0, align = 0.1", "answer = -1.0, align = 0.1", "stages[1].loss.answer"),
+        ("halt = 1.0, read = 0.0 }", "halt = 0.0, read = 0.0 }", "stages[3].loss.halt"),
+        ("looks = [1, 2]", "looks = [1, 2]\nquestions_per_picture = 3", "stages[0].mix.questions_per_picture"),
+        ("looks = [1, 2]", "looks = [1, 2]\nquestions_per_picture = 0", "stages[0].mix.questions_per_picture"),
     ];
     for (old, new, field) in cases {
         let message = refused(old, new);
@@ -339,7 +345,7 @@ fn every_loss_term_has_the_gradient_that_finite_differences_give() {
     for (name, parameter) in cases {
         let vars = Vars::new(9, Device::Cpu);
         let batch = setup(&config, &vars);
-        let gradients = term(&config, &vars, &batch, name).backward().unwrap();
+        let gradients = lare_kernels::backward(&term(&config, &vars, &batch, name)).unwrap();
         let (_, var) = vars.all().into_iter().find(|(n, _)| n == parameter).unwrap();
         let gradient = gradients.get(&var).unwrap_or_else(|| panic!("{name}: no gradient at {parameter}")).clone();
         let length = gradient.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
@@ -364,6 +370,64 @@ fn every_loss_term_has_the_gradient_that_finite_differences_give() {
             let most = 0.25 * length * scale;
             assert!((found - expected).abs() < most, "{name}, {parameter}: {found}, not {expected} within {most}");
         }
+    }
+}
+
+/// The second stage with one task of so many looks.
+fn asking(task: Task, looks: usize) -> Config {
+    let mut config = tiny();
+    let stage = &mut config.stages[1];
+    (stage.mix[0].looks, stage.mix[0].tasks) = ([looks, looks], [(task, 1.0)].into());
+    config
+}
+
+#[test]
+fn steps_that_are_not_latent_yet_are_said() {
+    let mut config = asking(Task::Hop, 3);
+    (config.stages[1].latent_steps, config.stages[1].say_rest) = (1, true);
+    let vars = Vars::new(9, Device::Cpu);
+    let batch = setup(&config, &vars);
+    let tokenizer = &TOKENIZER.0;
+    for (number, row) in batch.rows.iter().enumerate() {
+        assert_eq!((batch.steps[number], row.targets.len()), (1, 3));
+        let asked = |question: &&lare_data::Question| prompt::lay_out(tokenizer, &question.text).ids == row.prompt;
+        let of_picture = &batch.groups[batch.prompts.picture_of_row[number] as usize].questions;
+        let question = of_picture.iter().find(asked).unwrap();
+        let said = format!("{} {} {}", question.steps[1].says, question.steps[2].says, question.answer);
+        assert_eq!(row.answer, prompt::answer_ids(tokenizer, &said));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert!(go(&config, folder.path(), false, usize::MAX).unwrap().complete);
+}
+
+#[test]
+fn thoughts_of_any_order_are_held_to_what_they_took_and_words_that_are_said_stay() {
+    for latent_steps in [3, 2] {
+        let mut config = asking(Task::Count, 3);
+        config.stages[1].latent_steps = latent_steps;
+        let vars = Vars::new(9, Device::Cpu);
+        let batch = setup(&config, &vars);
+        let model = Reasoner::new(&config.model, Module::root(&vars)).unwrap();
+        let outcome = loss::reason(&model, &batch, &weights_of("focus"), &mut dice(3, "loss", 0)).unwrap();
+        let mut moved = 0;
+        for (number, (given, taken)) in batch.rows.iter().zip(&outcome.batch.rows).enumerate() {
+            let centres = |row: &lare_train::batch::Row, to: usize| -> Vec<(u32, u32)> {
+                row.targets[..to].iter().map(|t| (t.centre.0.to_bits(), t.centre.1.to_bits())).collect()
+            };
+            let sorted = |mut list: Vec<(u32, u32)>| {
+                list.sort_unstable();
+                list
+            };
+            assert_eq!(sorted(centres(given, latent_steps)), sorted(centres(taken, latent_steps)));
+            assert_eq!(centres(given, 3)[latent_steps..], centres(taken, 3)[latent_steps..]);
+            moved += usize::from(centres(given, 3) != centres(taken, 3));
+            let scores =
+                outcome.thread.steps[0].log_scores.get(number).unwrap().exp().unwrap().to_vec1::<f32>().unwrap();
+            let mean =
+                |t: &lare_train::batch::Target| -> f32 { t.coverage.iter().zip(&scores).map(|(c, s)| c * s).sum() };
+            assert!(taken.targets[..latent_steps].iter().all(|t| mean(&taken.targets[0]) >= mean(t)));
+        }
+        assert!(moved > 0, "no row had another order: the test shows nothing");
     }
 }
 
@@ -419,7 +483,7 @@ fn every_term_and_its_gradient_are_the_same_to_the_bit_each_time() {
         let batch = setup(&config, &vars);
         let bits = || -> Vec<(String, Vec<u32>)> {
             let loss = term(&config, &vars, &batch, name);
-            let gradients = loss.backward().unwrap();
+            let gradients = lare_kernels::backward(&loss).unwrap();
             let bits =
                 |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect();
             let of = |(n, v): (String, candle_core::Var)| gradients.get(&v).map(|g| (n, bits(g)));

@@ -177,6 +177,12 @@ fn self_test() -> Result<SelfTest, Failure> {
         steps += second.usage.latent_steps;
         right += usize::from(second.text == sample.question.answer);
     }
+    if right * 2 < QUESTIONS as usize {
+        return Err(Failure::new("the model inside the program reads wrongly")
+            .part("expected", format!("{} of {QUESTIONS} easy questions right, or more", QUESTIONS / 2))
+            .part("got", right)
+            .hint("build again from a clean folder; if it stays so, weights and code do not belong together"));
+    }
     let n = QUESTIONS as f64;
     let model = format!("{}, weights {}", assistant.name(), assistant.weights_hash.get(..12).unwrap_or_default());
     Ok(SelfTest { model, load_ms, answer_ms: answer_ms / n, steps: steps as f64 / n, right })

@@ -50,6 +50,7 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
         log_every: config.log_every_steps,
         stop_after: args.stop_after,
         done: from,
+        rows_per_second: 0.0,
         interrupted,
     };
     let ended = train(&config, &setting, &mut watch);
@@ -83,13 +84,18 @@ struct Watch<'a> {
     log_every: usize,
     stop_after: Option<usize>,
     done: usize,
+    /// Of the last line of metrics; steps in between have none.
+    rows_per_second: f64,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Hooks for Watch<'_> {
     fn step(&mut self, done: usize, of: usize, record: &StepRecord) {
         self.done = done;
-        self.progress.at(done as u64, status(record));
+        if record.rows_per_second > 0.0 {
+            self.rows_per_second = record.rows_per_second;
+        }
+        self.progress.at(done as u64, status(record, self.rows_per_second));
         if self.messages.wants_json() && record.step.is_multiple_of(self.log_every) {
             self.object(line(record, of));
         }
@@ -121,14 +127,14 @@ impl Watch<'_> {
     }
 }
 
-fn status(record: &StepRecord) -> String {
+fn status(record: &StepRecord, rows_per_second: f64) -> String {
     let mut parts = vec![record.stage.clone()];
     parts.extend(record.terms.iter().map(|(name, value)| format!("{name} {value:.3}")));
     parts.extend(record.reading.iter().map(|(name, share)| format!("{name} {:.0} %", 100.0 * share)));
     parts.extend(record.right.map(|share| format!("right {:.0} %", 100.0 * share)));
     parts.push(format!("rate {:.1e}", record.rate));
-    if record.rows_per_second > 0.0 {
-        parts.push(format!("{:.0} questions/s", record.rows_per_second));
+    if rows_per_second > 0.0 {
+        parts.push(format!("{rows_per_second:.0} questions/s"));
     }
     parts.join("  ")
 }

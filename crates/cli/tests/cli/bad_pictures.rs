@@ -47,7 +47,8 @@ fn accepted(name: &str, bytes: &[u8]) -> (u64, u64, Vec<String>) {
 
 #[test]
 fn unusual_pictures_are_read_and_what_was_done_is_said() {
-    assert_eq!(accepted("pixel.png", &png(1, 1)), (1, 1, vec![]));
+    let tiny = "1 x 1 pixels: too small to show anything; the answer is a guess";
+    assert_eq!(accepted("pixel.png", &png(1, 1)), (1, 1, vec![tiny.to_owned()]));
     assert_eq!(accepted("deep.png", &png_16_bit(64, 48)), (64, 48, vec![]));
     // Made by PIL: Image.new("CMYK", (16, 16), (0, 200, 200, 0)).save("cmyk.jpg", quality=60)
     assert_eq!(accepted("cmyk.jpg", include_bytes!("cmyk.jpg")), (16, 16, vec![]));
@@ -55,5 +56,5 @@ fn unusual_pictures_are_read_and_what_was_done_is_said() {
     assert_eq!((width, height), (48, 64));
     assert!(notes[0].contains("EXIF"), "{notes:?}");
     let (_, _, notes) = accepted("moving.gif", &animated_gif());
-    assert!(notes[0].contains("only the first frame"), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("only the first frame")), "{notes:?}");
 }

@@ -46,7 +46,7 @@ fn grey_sixteen_bit_and_transparent_pictures_become_rgb_on_white() {
 #[test]
 fn only_what_shows_through_is_called_transparent() {
     let notes = |alphas: [u8; 2]| {
-        let image = ImageBuffer::from_fn(2, 1, |x, _| Rgba([10_u8, 20, 30, alphas[x as usize]]));
+        let image = ImageBuffer::from_fn(32, 16, |x, _| Rgba([10_u8, 20, 30, alphas[x as usize / 16]]));
         decode_noted(&encoded(&image.into(), ImageFormat::Png), "x").unwrap().notes
     };
     assert!(notes([255, 255]).is_empty());

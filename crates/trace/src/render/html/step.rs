@@ -134,7 +134,7 @@ fn words(html: &mut String, step: &StepRecord) {
 fn numbers(html: &mut String, grid: &Grid, step: &StepRecord, measured: &StepMeasures) {
     html.push_str("<dl class=\"numbers\">\n");
     let even = (grid.cells() as f64).ln();
-    share(html, "Gate", "share taken from what was seen", step.gate_mean.into());
+    share(html, "Gate", "share taken from the LQ-Former", step.gate_mean.into());
     share(html, "Halting", "probability that this step is the last", step.halt_probability.into());
     number(
         html,
