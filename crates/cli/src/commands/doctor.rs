@@ -13,24 +13,41 @@ const QUESTIONS: u64 = 4;
 
 /// Looks at everything; the answer is no when a fault was found.
 pub fn run(messages: &Messages) -> Result<Outcome, Failure> {
+    let threads = rayon::current_num_threads();
     let mut findings = vec![
-        ("machine", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
-        ("processor", processor()),
-        ("threads", format!("{} used of {}", rayon::current_num_threads(), cores())),
-        ("memory", memory()),
-        ("simd", simd()),
-        ("versions", versions()),
+        Finding::text("machine", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+        Finding::text("processor", processor()),
+        Finding {
+            name: "threads",
+            text: format!("{threads} used of {}", cores()),
+            json: json!({ "used": threads, "cores": cores() }),
+        },
+        memory(),
+        Finding::text("simd", simd()),
+        Finding::text("versions", versions()),
     ];
     let mut faults = simd_faults();
     match self_test() {
         Ok(test) => findings.extend([
-            ("model", test.model),
-            ("loading", format!("{:.0} ms", test.load_ms)),
-            (
-                "answering",
-                format!("{:.0} ms a question, first look and {:.1} latent steps included", test.answer_ms, test.steps),
-            ),
-            ("self-test", format!("{} of {QUESTIONS} right, twice the same", test.right)),
+            Finding::text("model", test.model),
+            Finding {
+                name: "loading",
+                text: format!("{:.0} ms", test.load_ms),
+                json: json!({ "time_ms": test.load_ms }),
+            },
+            Finding {
+                name: "answering",
+                text: format!(
+                    "{:.0} ms a question, first look and {:.1} latent steps included",
+                    test.answer_ms, test.steps
+                ),
+                json: json!({ "time_ms": test.answer_ms, "latent_steps": test.steps }),
+            },
+            Finding {
+                name: "self-test",
+                text: format!("{} of {QUESTIONS} right, twice the same", test.right),
+                json: json!({ "right": test.right, "of": QUESTIONS }),
+            },
         ]),
         Err(fault) => faults.push(fault),
     }
@@ -42,14 +59,28 @@ pub fn run(messages: &Messages) -> Result<Outcome, Failure> {
     Ok(if sound { Outcome::Done } else { Outcome::No })
 }
 
+/// Something found out, for people and for programs.
+struct Finding {
+    name: &'static str,
+    text: String,
+    json: Value,
+}
+
+impl Finding {
+    fn text(name: &'static str, text: String) -> Self {
+        Self { name, json: json!(text), text }
+    }
+}
+
 struct Told<'a> {
-    findings: Vec<(&'static str, String)>,
+    findings: Vec<Finding>,
     faults: &'a [Failure],
 }
 
 impl Report for Told<'_> {
     fn text(&self) -> String {
-        let mut lines: Vec<String> = self.findings.iter().map(|(name, value)| format!("{name:<11} {value}")).collect();
+        let mut lines: Vec<String> =
+            self.findings.iter().map(|found| format!("{:<11} {}", found.name, found.text)).collect();
         lines.push(format!(
             "{:<11} {}",
             "faults",
@@ -60,7 +91,7 @@ impl Report for Told<'_> {
 
     fn json(&self) -> Value {
         let found: serde_json::Map<String, Value> =
-            self.findings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+            self.findings.iter().map(|found| (found.name.to_owned(), found.json.clone())).collect();
         let faults: Vec<Value> = self.faults.iter().map(|fault| fault.json()["error"].clone()).collect();
         json!({ "sound": self.faults.is_empty(), "findings": found, "faults": faults })
     }
@@ -81,14 +112,18 @@ fn processor() -> String {
     system_line("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into())
 }
 
-fn memory() -> String {
+fn memory() -> Finding {
     let gigabytes = |key| {
         let kilobytes: f64 = system_line("/proc/meminfo", key)?.trim_end_matches(" kB").parse().ok()?;
         Some(kilobytes / 1e6)
     };
     match (gigabytes("MemAvailable:"), gigabytes("MemTotal:")) {
-        (Some(free), Some(total)) => format!("{free:.1} GB free of {total:.1} GB"),
-        _ => "unknown".into(),
+        (Some(free), Some(total)) => Finding {
+            name: "memory",
+            text: format!("{free:.1} GB free of {total:.1} GB"),
+            json: json!({ "free_gb": free, "total_gb": total }),
+        },
+        _ => Finding::text("memory", "unknown".into()),
     }
 }
 

@@ -131,3 +131,24 @@ fn the_model_inside_the_program_and_its_copy_both_load() {
         assert!(object["memory_bytes"]["weights"].is_u64());
     }
 }
+
+#[test]
+fn weights_that_are_not_numbers_end_in_an_error_and_not_in_an_answer() {
+    for tensor in ["refocus.query.weight", "language.blocks.2.qkv.weight", "vision.fine_norm.weight"] {
+        let place = Place::new();
+        place.file("desk.png", &png(448, 448));
+        edit(&place.model(), "model.safetensors", |mut bytes| {
+            let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+            let place = |end: usize| 8 + length + header[tensor]["data_offsets"][end].as_u64().unwrap() as usize;
+            for half in bytes[place(0)..place(1)].chunks_exact_mut(2) {
+                half.copy_from_slice(&0x7e00u16.to_le_bytes()); // NaN as f16
+            }
+            bytes
+        });
+        let ran = place.run(&["ask", "desk.png", "Where is the cat?", "--model", "model", "--no-looks"]);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{tensor}: {}", ran.err);
+        let inspected = place.run(&["inspect", "model"]);
+        assert!(inspected.code == 1 && inspected.err.contains(tensor), "{}", inspected.err);
+    }
+}
