@@ -69,11 +69,9 @@ impl Block {
         let (b, t, _) = x.dims3()?;
         let (h, g, width) = (self.heads, self.kv_heads, self.head_width);
         let qkv = self.qkv.forward(&self.attention_norm.forward(x)?)?.reshape((b, t, h + 2 * g, width))?;
-        let turned = kernels::rotary(&qkv.narrow(2, 0, h + g)?.contiguous()?, &angles.cos, &angles.sin)?;
-        let values = qkv.narrow(2, h + g, g)?;
+        let turned = kernels::rotary(&qkv, &angles.cos, &angles.sin, h + g)?; // queries, keys, values
         let queries = turned.narrow(2, 0, h)?.contiguous()?;
-        let keys = turned.narrow(2, h, g)?;
-        let kv = Tensor::cat(&[&keys, &values], 2)?.reshape((b, t, 2, g, width))?;
+        let kv = turned.narrow(2, h, 2 * g)?.contiguous()?.reshape((b, t, 2, g, width))?;
         Ok((queries, kv))
     }
 
