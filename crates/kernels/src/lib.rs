@@ -7,8 +7,8 @@
 //!
 //! Invariants:
 //!
-//! 1. Every public operation is a pure function of tensors. This crate knows candle and nothing of
-//!    images, text or models.
+//! 1. Every public operation is a pure function of tensors; the sums that [`backward`] keeps for its
+//!    thread end with the call. This crate knows candle and nothing of images, text or models.
 //! 2. Results are the same to the bit for the same inputs, whatever the number of threads: work is
 //!    split over output elements, and each element is summed in a fixed order.
 //! 3. Operations that work row by row (all but [`linear`] and [`feed_forward`], whose

@@ -20,6 +20,11 @@ impl Weights {
     fn new(salted: &'static str, salt: u64) -> Self {
         Self { salt: (salted, salt), vars: RefCell::default() }
     }
+
+    /// What was asked for so far.
+    fn values(&self) -> BTreeMap<String, Tensor> {
+        self.vars.borrow().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
+    }
 }
 
 fn noise(seed: u64, count: usize) -> Vec<f32> {
@@ -267,8 +272,7 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
         // With every patch there is nothing to choose, and later looks follow the scores of earlier ones.
         let chosen = (name != "every patch").then_some(chosen);
         let (loss, _) = chain_loss(&config, &weights, chosen.as_deref());
-        let values: BTreeMap<String, Tensor> =
-            weights.vars.borrow().iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
+        let values = weights.values();
         let gradients = lare_kernels::backward(&loss).unwrap();
         let mut checked =
             vec!["refocus.qformer.blocks.0.cross_memory.weight", "language.blocks.0.qkv.weight", "language.embedding"];
@@ -332,16 +336,18 @@ fn an_intervention_replaces_the_patches_and_the_thought() {
     assert!(numbers(&thread.steps[0].thought).iter().all(|x| *x == 0.0));
 }
 
+/// The tiny model, whose looks are drawn back to where it looked before (negative: pushed away) this much.
+fn moving_on(pull: f32) -> Reasoner {
+    let (config, weights) = (tiny(), Weights::new("", 0));
+    Reasoner::new(&config, Path::root(&weights)).unwrap();
+    let mut values = weights.values();
+    values.insert("refocus.revisit.bias".into(), Tensor::new(&[pull], &Device::Cpu).unwrap());
+    Reasoner::new(&config, Path::root(&Fixed(values))).unwrap()
+}
+
 #[test]
 fn later_looks_follow_what_was_read_and_not_what_was_wanted() {
-    let mut config = tiny();
-    config.refocus.revisit = true;
-    let weights = Weights::new("", 0);
-    Reasoner::new(&config, Path::root(&weights)).unwrap();
-    let mut moved: BTreeMap<String, Tensor> =
-        weights.vars.borrow().iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
-    moved.insert("refocus.revisit.bias".into(), Tensor::new(&[-8f32], &Device::Cpu).unwrap());
-    let model = Reasoner::new(&config, Path::root(&Fixed(moved))).unwrap();
+    let model = moving_on(-8.0);
     let scene = scene(&model, &[pixels(1, 128, 128)]); // 4 cells
     let second_look = |patch: u32| {
         let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
@@ -361,14 +367,7 @@ fn later_looks_follow_what_was_read_and_not_what_was_wanted() {
 
 #[test]
 fn padding_gets_nothing_however_strongly_looks_move_on() {
-    let mut config = tiny();
-    config.refocus.revisit = true;
-    let weights = Weights::new("", 0);
-    Reasoner::new(&config, Path::root(&weights)).unwrap();
-    let mut moved: BTreeMap<String, Tensor> =
-        weights.vars.borrow().iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
-    moved.insert("refocus.revisit.bias".into(), Tensor::new(&[-80f32], &Device::Cpu).unwrap());
-    let model = Reasoner::new(&config, Path::root(&Fixed(moved))).unwrap();
+    let model = moving_on(-80.0);
     let scene = scene(&model, &[pixels(1, 128, 128), pixels(3, 256, 256)]);
     let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
     model.think(&scene, &mut thread, &[3]).unwrap();
