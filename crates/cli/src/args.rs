@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lare_data::{Split, Task};
+use lare_eval::Intervention;
 use std::path::PathBuf;
 
 /// Asks, trains and looks inside vision-language models that reason by looking again.
@@ -25,6 +26,8 @@ pub enum Command {
     Ask(Ask),
     /// Train a model from a run config.
     Train(Train),
+    /// Measure a model on the refocus suite, and test whether its thoughts matter.
+    Eval(Eval),
     /// Write samples of the refocus suite as files.
     MakeData(MakeData),
     /// Show a saved trace again, without the model.
@@ -123,7 +126,7 @@ pub struct Train {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Go on from the newest checkpoint in the run's folder.
+    /// Go on from the newest checkpoint in the run's folder. Stages that have not begun may have changed.
     #[arg(long)]
     pub resume: bool,
 
@@ -134,6 +137,58 @@ pub struct Train {
     /// End with a checkpoint after this step, to go on later with `--resume`.
     #[arg(long, value_name = "STEP")]
     pub stop_after: Option<usize>,
+}
+
+/// `lare eval`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ctrl-C or SIGTERM stops with exit code 130; the same command goes on where it stopped, and shows the results again when all is done."
+)]
+pub struct Eval {
+    /// The model folder to use instead of the model inside the program.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+
+    /// The part of the suite: val, iid, style, hops, dense or size.
+    #[arg(long, default_value_t = Split::Val)]
+    pub split: Split,
+
+    /// The tasks, separated by commas: read, locate, hop, compare, count, relate, odd, path, chart; by default all.
+    #[arg(long, value_delimiter = ',', value_name = "TASKS")]
+    pub tasks: Vec<Task>,
+
+    /// Questions of each task.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub count: usize,
+
+    /// Latent steps: a number, or `auto` to let the model stop when it is done.
+    #[arg(long, value_name = "N|auto", default_value = "auto")]
+    pub steps: StepCount,
+
+    /// With `--steps auto`: the model stops when it is this sure, 0 to 1.
+    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true)]
+    pub halt_threshold: f32,
+
+    /// Answer every question again with its thoughts or looks replaced, in every way there is.
+    #[arg(long)]
+    pub causal: bool,
+
+    /// Answer again with this replaced, separated by commas: zero, noise, mean, repeat-first, other, shuffle,
+    /// markers-only, random-patches, other-patches, oracle-patches.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with = "causal")]
+    pub replace: Vec<Intervention>,
+
+    /// Where random draws of interventions and intervals start.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Questions answered together.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub batch: usize,
+
+    /// The folder of the results; by default one under runs/eval whose name follows from the settings.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// `lare make-data`.

@@ -57,6 +57,7 @@ fn run() -> ExitCode {
     let done = match &arguments.command {
         Command::Ask(ask) => commands::ask::run(ask, &messages),
         Command::Train(train) => commands::train::run(train, &messages),
+        Command::Eval(eval) => commands::eval::run(eval, &messages),
         Command::MakeData(make) => commands::make_data::run(make, &messages),
         Command::Report(report) => commands::report::run(report, &messages),
         Command::Inspect(inspect) => commands::inspect::run(inspect, &messages),

@@ -31,7 +31,7 @@ fn training_and_inference_take_the_same_latent_steps() {
     for (picture, group) in batch.groups.iter().enumerate() {
         for question in &group.questions {
             let options = Options { steps: Steps::Fixed(question.looks), ..Options::default() };
-            questions.push(Question { picture, text: &question.text, options });
+            questions.push(Question::new(picture, &question.text, options));
         }
     }
     let answers = session::answer(&assistant, &Batch { pictures: &pictures, questions: &questions }, &mut |_| ());

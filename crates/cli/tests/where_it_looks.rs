@@ -17,7 +17,7 @@ fn the_brightest_cell_lies_on_the_tag_in_pictures_that_are_not_square() {
             continue;
         }
         let options = Options { steps: Steps::Fixed(1), ..Options::default() };
-        let question = Question { picture: 0, text: &sample.question.text, options };
+        let question = Question::new(0, &sample.question.text, options);
         let batch = Batch { pictures: &[&sample.picture], questions: &[question] };
         let answer = &session::answer(&assistant, &batch, &mut |_| ()).unwrap()[0];
         let (grid, scores) = (&answer.grid, &answer.looks[0].scores);

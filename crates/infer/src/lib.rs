@@ -11,7 +11,7 @@
 //!
 //! let assistant = Assistant::from_folder("runs/nano/model".as_ref())?;
 //! let picture = lare_data::image::open("desk.png".as_ref())?;
-//! let question = Question { picture: 0, text: "What is on the cup?", options: Options::default() };
+//! let question = Question::new(0, "What is on the cup?", Options::default());
 //! let batch = Batch { pictures: &[&picture], questions: &[question] };
 //! let answers = session::answer(&assistant, &batch, &mut |_| ())?;
 //! assert_eq!(answers.len(), 1);
@@ -26,6 +26,7 @@ pub mod load;
 pub mod look;
 pub mod options;
 pub mod record;
+pub mod replaced;
 pub mod sampler;
 pub mod session;
 
@@ -34,6 +35,7 @@ pub use error::{Error, Result};
 pub use load::{Assistant, Files};
 pub use look::LookReport;
 pub use options::{Options, Steps};
+pub use replaced::Replaced;
 pub use sampler::{Sampler, Sampling};
 pub use session::{Answer, Batch, Event, Finish, Question};
 

@@ -82,7 +82,7 @@ mod tests {
         let options = Options { steps: Steps::Fixed(3), ..Options::default() };
         for (width, height) in [(192, 192), (256, 130), (1, 1), (2000, 40), (333, 777)] {
             let picture = tiny::picture(width, height, 1);
-            let batch = Batch { pictures: &[&picture], questions: &[Question { picture: 0, text: "cat", options }] };
+            let batch = Batch { pictures: &[&picture], questions: &[Question::new(0, "cat", options)] };
             let answers = session::answer(&assistant, &batch, &mut |_| ()).unwrap();
             let thoughts: Vec<&[f32]> = answers[0].looks.iter().map(|l| &l.thought[..]).collect();
             let drawings = draw::thoughts(&assistant, &thoughts, 0).unwrap();

@@ -12,13 +12,14 @@
 
 use crate::look::{LookReport, Step, finite, halt_probabilities};
 use crate::options::{Options, Steps};
+use crate::replaced::{self, Replaced};
 use crate::sampler::Sampler;
 use crate::{Assistant, Error, Result};
 use candle_core::{D, Tensor};
 use lare_data::tokenizer::{END, THINK_END};
 use lare_data::{Picture, Prepared, prepare, prompt};
 use lare_model::config::{Config, Context, Memory};
-use lare_model::reasoner::{Intervention, Scene};
+use lare_model::reasoner::{Intervention, ReplaceThought, Scene};
 use lare_model::{Prompts, Thread, Views};
 use lare_trace::{Grid, Timing, Usage};
 use std::collections::BTreeMap;
@@ -33,6 +34,16 @@ pub struct Question<'a> {
     pub text: &'a str,
     /// How it is answered.
     pub options: Options,
+    /// What a causal test puts in the place of the model's own thoughts and looks.
+    pub replaced: Replaced<'a>,
+}
+
+impl<'a> Question<'a> {
+    /// A question that is answered as the model answers it.
+    #[must_use]
+    pub fn new(picture: usize, text: &'a str, options: Options) -> Self {
+        Self { picture, text, options, replaced: Replaced::default() }
+    }
 }
 
 /// What is answered together.
@@ -44,9 +55,9 @@ pub struct Batch<'a> {
     pub questions: &'a [Question<'a>],
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
     /// Its questions, checked and ready.
-    fn rows(&self, assistant: &Assistant) -> Result<Vec<Row>> {
+    fn rows(&self, assistant: &Assistant) -> Result<Vec<Row<'a>>> {
         let pictures = self.pictures.len();
         if let Some(question) = self.questions.iter().find(|q| q.picture >= pictures) {
             let (what, got) = ("picture of a question", question.picture.to_string());
@@ -176,9 +187,10 @@ impl Clock {
 const LEAST_ANSWER: usize = 8;
 
 /// One question on its way.
-struct Row {
+struct Row<'a> {
     prompt: Vec<u32>,
     options: Options,
+    replaced: Replaced<'a>,
     most_steps: usize,
     thinking: bool,
     looks: Vec<LookReport>,
@@ -188,10 +200,11 @@ struct Row {
     finish: Option<Finish>,
 }
 
-impl Row {
-    fn new(assistant: &Assistant, question: &Question, number: usize) -> Result<Self> {
-        let (config, options) = (assistant.config(), question.options);
+impl<'a> Row<'a> {
+    fn new(assistant: &Assistant, question: &Question<'a>, number: usize) -> Result<Self> {
+        let (config, options, replaced) = (assistant.config(), question.options, question.replaced);
         options.check(config)?;
+        replaced.check(config)?;
         if question.text.trim().is_empty() {
             return Err(Error::EmptyQuestion { number, got: question.text.into() });
         }
@@ -206,6 +219,7 @@ impl Row {
         Ok(Self {
             prompt,
             options,
+            replaced,
             most_steps,
             thinking: true,
             looks: Vec::new(),
@@ -330,7 +344,12 @@ fn think(
             return Ok(());
         }
         let mut clock = Clock { last: Instant::now() };
-        assistant.reasoner.step(scene, thread, &thinking, Intervention::default())?;
+        let k = thread.steps.len();
+        let patches: Vec<_> = rows.iter().map(|row| row.replaced.patches_at(k)).collect();
+        let given: Vec<_> = rows.iter().map(|row| row.replaced.thought_at(k)).collect();
+        let replace = |_: usize, own: &Tensor| replaced::thoughts(own, &given);
+        let thought: Option<ReplaceThought> = if given.iter().any(Option::is_some) { Some(&replace) } else { None };
+        assistant.reasoner.step(scene, thread, &thinking, Intervention { thought, patches: &patches })?;
         halt = halt_probabilities(assistant, thread)?;
         let time_ms = clock.lap();
         let step = Step::read(assistant, scene, thread, &halt, time_ms)?;
@@ -388,7 +407,7 @@ mod tests {
     fn a_row_in_a_batch_answers_as_the_row_alone() {
         let (wide, tall) = (tiny::picture(256, 130, 1), tiny::picture(100, 192, 2));
         let texts = ["What is written under the dog?", "cat", "Which is left of the red cup, the dog or the cat?"];
-        let question = |picture, text, steps| Question { picture, text, options: options(steps) };
+        let question = |picture, text, steps| Question::new(picture, text, options(steps));
         let together = [question(0, texts[0], 2), question(1, texts[1], 4), question(0, texts[2], 0)];
         let batch = ask(&[&wide, &tall], &together);
         for (row, q) in batch.iter().zip(&together) {
@@ -408,7 +427,7 @@ mod tests {
     fn every_step_and_token_is_counted() {
         let picture = tiny::picture(256, 192, 3);
         let assistant = tiny::assistant();
-        let question = Question { picture: 0, text: "What is left of the cat?", options: options(3) };
+        let question = Question::new(0, "What is left of the cat?", options(3));
         let answer = &ask(&[&picture], &[question])[0];
         let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids.len();
         let said = answer.tokens.len() + usize::from(answer.finish == Finish::End);
@@ -421,7 +440,7 @@ mod tests {
     #[test]
     fn where_it_looked_sums_to_one_over_the_pictures_own_cells() {
         let (small, large) = (tiny::picture(192, 192, 4), tiny::picture(256, 256, 5));
-        let question = |picture| Question { picture, text: "cat", options: options(2) };
+        let question = |picture| Question::new(picture, "cat", options(2));
         for answer in ask(&[&small, &large], &[question(0), question(1)]) {
             for look in &answer.looks {
                 assert_eq!(look.scores.len(), answer.grid.cells());
@@ -436,7 +455,7 @@ mod tests {
         let picture = tiny::picture(192, 192, 6);
         let steps = |threshold| {
             let options = Options { steps: Steps::Auto { threshold }, ..options(0) };
-            ask(&[&picture], &[Question { picture: 0, text: "cat", options }])[0].looks.len()
+            ask(&[&picture], &[Question::new(0, "cat", options)])[0].looks.len()
         };
         // The tiny model's halting head is untrained: it always says one half.
         assert_eq!((steps(0.0), steps(0.4), steps(1.0)), (0, 0, 6));
@@ -446,7 +465,7 @@ mod tests {
     fn events_tell_the_same_as_the_answer() {
         let picture = tiny::picture(192, 192, 7);
         let assistant = tiny::assistant();
-        let question = Question { picture: 0, text: "cat", options: options(2) };
+        let question = Question::new(0, "cat", options(2));
         let (mut looks, mut text, mut done) = (0, String::new(), 0);
         let batch = Batch { pictures: &[&picture], questions: &[question] };
         let answers = answer(&assistant, &batch, &mut |event| match event {
@@ -461,7 +480,7 @@ mod tests {
     #[test]
     fn a_picture_that_was_scaled_has_its_cells_in_its_own_pixels() {
         let picture = tiny::picture(1600, 900, 8);
-        let answer = &ask(&[&picture], &[Question { picture: 0, text: "cat", options: options(1) }])[0];
+        let answer = &ask(&[&picture], &[Question::new(0, "cat", options(1))])[0];
         let (grid, cells) = (answer.grid, answer.grid.rows * answer.grid.cols);
         assert!(cells <= 16, "{grid:?}");
         assert!(grid.cols as f32 * grid.cell_px_x >= 1600.0 && grid.rows as f32 * grid.cell_px_y >= 900.0, "{grid:?}");
@@ -472,7 +491,7 @@ mod tests {
     fn what_cannot_be_answered_is_refused_before_anything_is_computed() {
         let picture = tiny::picture(192, 192, 9);
         let refused = |text: &str, options| {
-            let batch = Batch { pictures: &[&picture], questions: &[Question { picture: 0, text, options }] };
+            let batch = Batch { pictures: &[&picture], questions: &[Question::new(0, text, options)] };
             answer(&tiny::assistant(), &batch, &mut |_| ()).unwrap_err().to_string()
         };
         assert!(refused("  ", options(1)).contains("question 1 is empty"));
@@ -486,7 +505,7 @@ mod tests {
     fn an_answer_ends_where_the_context_does() {
         let picture = tiny::picture(192, 192, 10);
         let options = Options { max_tokens: 100_000, ..options(6) };
-        let answer = &ask(&[&picture], &[Question { picture: 0, text: "cat", options }])[0];
+        let answer = &ask(&[&picture], &[Question::new(0, "cat", options)])[0];
         assert!(answer.tokens.len() < tiny::assistant().config().language.max_positions);
     }
 }

@@ -64,8 +64,8 @@ pub type ReplaceThought<'a> = &'a dyn Fn(usize, &Tensor) -> Result<Tensor>;
 pub struct Intervention<'a> {
     /// Replaces the thought.
     pub thought: Option<ReplaceThought<'a>>,
-    /// Replaces the chosen patches, `[B]` lists.
-    pub patches: Option<&'a [Vec<u32>]>,
+    /// What each row reads again in place of what it chooses, `[B]`; a row with `None` chooses. Empty: all choose.
+    pub patches: &'a [Option<Vec<u32>>],
 }
 
 /// The whole model.
@@ -189,10 +189,7 @@ impl Reasoner {
             thread.chosen_before[row].extend(&focus.chosen[row]);
         }
         if self.config.refocus.revisit {
-            let scores = match change.patches {
-                None => focus.log_scores.exp()?,
-                Some(patches) => evenly(patches, &focus.log_scores)?, // what was read, not what was wanted
-            };
+            let scores = what_was_read(&focus.log_scores.exp()?, change.patches)?;
             thread.looked = Some(match &thread.looked {
                 None => scores,
                 Some(earlier) => (earlier + scores)?,
@@ -252,14 +249,21 @@ impl Reasoner {
     }
 }
 
-/// Scores shared evenly among the given patches of each row, `[B, P]`.
-fn evenly(patches: &[Vec<u32>], like: &Tensor) -> Result<Tensor> {
-    let (b, p) = like.dims2()?;
-    let mut scores = vec![0f32; b * p];
-    for (scores, patches) in scores.chunks_mut(p).zip(patches) {
-        patches.iter().for_each(|patch| scores[*patch as usize] += 1.0 / patches.len() as f32);
+/// The scores `[B, P]`, but shared evenly among the patches of rows that were given some: what was read, not what was
+/// wanted.
+fn what_was_read(scores: &Tensor, patches: &[Option<Vec<u32>>]) -> Result<Tensor> {
+    if patches.iter().all(Option::is_none) {
+        return Ok(scores.clone());
     }
-    Ok(Tensor::from_vec(scores, (b, p), like.device())?)
+    let (b, p) = scores.dims2()?;
+    let own: Vec<f32> = patches.iter().map(|given| if given.is_none() { 1.0 } else { 0.0 }).collect();
+    let mut even = vec![0f32; b * p];
+    for (even, given) in even.chunks_mut(p).zip(patches) {
+        let given = given.as_deref().unwrap_or_default();
+        given.iter().for_each(|patch| even[*patch as usize] += 1.0 / given.len() as f32);
+    }
+    let own = Tensor::from_vec(own, (b, 1), scores.device())?;
+    Ok((scores.broadcast_mul(&own)? + Tensor::from_vec(even, (b, p), scores.device())?)?)
 }
 
 /// `next` where a row is thinking, `old` where it has stopped, `[B, D]`.

@@ -95,21 +95,23 @@ pub struct Refocus {
     norm_eps: f64,
 }
 
-/// Patches that a caller chose, if each row has some and all are cells of its picture.
-fn real_patches(patches: &[Vec<u32>], now: &Present, look: &Look) -> Result<Vec<Vec<u32>>> {
-    let most = look.patches();
+/// Refuses patches that a caller chose for some rows, unless each list has some and all are cells of its row's picture.
+fn check_patches(given: &[Option<Vec<u32>>], now: &Present, look: &Look) -> Result<()> {
+    let (rows, most) = (now.picture_of_row.len(), look.patches());
     let is_real = |row: usize, p: &u32| {
         (*p as usize) < most && look.visible[now.picture_of_row[row] as usize * most + *p as usize]
     };
-    let fits = |(row, patches): (usize, &Vec<u32>)| !patches.is_empty() && patches.iter().all(|p| is_real(row, p));
-    if patches.len() != now.picture_of_row.len() || !patches.iter().enumerate().all(fits) {
-        return Err(Error::Arguments {
-            what: "patches of a look",
-            expected: format!("for each of {} rows at least one cell of its picture", now.picture_of_row.len()),
-            got: format!("{patches:?}"),
-        });
+    let fits = |(row, list): (usize, &Option<Vec<u32>>)| {
+        list.as_ref().is_none_or(|list| !list.is_empty() && list.iter().all(|p| is_real(row, p)))
+    };
+    if (given.is_empty() || given.len() == rows) && given.iter().enumerate().all(fits) {
+        return Ok(());
     }
-    Ok(patches.to_vec())
+    Err(Error::Arguments {
+        what: "patches of a look",
+        expected: format!("for each of {rows} rows none, or at least one cell of its picture"),
+        got: format!("{given:?}"),
+    })
 }
 
 /// A number from a hidden state of width `d`, 0 for every state before it is trained.
@@ -180,13 +182,16 @@ impl Refocus {
         Ok(Look { keys, memory, visible, pictures })
     }
 
-    /// Takes one latent step. `choose` replaces the choice of patches when given (for causal tests).
-    pub fn forward(&self, now: &Present, look: &Look, choose: Option<&[Vec<u32>]>) -> Result<Focus> {
+    /// Takes one latent step. `given` replaces what rows choose, for causal tests: `[B]`, or empty.
+    pub fn forward(&self, now: &Present, look: &Look, given: &[Option<Vec<u32>>]) -> Result<Focus> {
+        check_patches(given, now, look)?;
         let log_scores = self.log_scores(now, look)?; // [B, P]
-        let chosen = match choose {
-            Some(patches) => real_patches(patches, now, look)?,
-            None => self.choose(&log_scores, now, look)?,
-        };
+        let mut chosen = self.choose(&log_scores, now, look)?;
+        for (chosen, given) in chosen.iter_mut().zip(given) {
+            if let Some(given) = given {
+                chosen.clone_from(given);
+            }
+        }
         let reading = self.reading(&log_scores, &chosen, now)?;
         let seen = self.qformer.forward(now.hidden, now.earlier, &look.memory, &reading)?; // u, [B, D]
         let (mixed, gate_mean) = self.fuse(now.hidden, &seen)?;

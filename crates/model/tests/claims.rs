@@ -242,7 +242,8 @@ fn chain_loss(config: &Config, weights: &dyn Source, chosen: Option<&[Vec<Vec<u3
     let scene = model.look(&model.encode(&pixels(1, 128, 128)).unwrap()).unwrap();
     let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
     for k in 0..3 {
-        let change = Intervention { patches: chosen.map(|chosen| &chosen[k][..]), ..Intervention::default() };
+        let patches: Vec<_> = chosen.map_or_else(Vec::new, |chosen| chosen[k].iter().cloned().map(Some).collect());
+        let change = Intervention { patches: &patches, ..Intervention::default() };
         model.step(&scene, &mut thread, &[true], change).unwrap();
     }
     let chosen = thread.steps.iter().map(|step| step.chosen.clone()).collect();
@@ -328,11 +329,10 @@ fn an_intervention_replaces_the_patches_and_the_thought() {
     let model = model(&tiny());
     let scene = scene(&model, &[pixels(1, 128, 128)]);
     let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
-    let patches = [vec![3, 1]];
     let zero = |_: usize, thought: &Tensor| Ok(thought.zeros_like()?);
-    let change = Intervention { thought: Some(&zero), patches: Some(&patches) };
+    let change = Intervention { thought: Some(&zero), patches: &[Some(vec![3, 1])] };
     model.step(&scene, &mut thread, &[true], change).unwrap();
-    assert_eq!(thread.steps[0].chosen, patches);
+    assert_eq!(thread.steps[0].chosen, [[3, 1]]);
     assert!(numbers(&thread.steps[0].thought).iter().all(|x| *x == 0.0));
 }
 
@@ -351,7 +351,7 @@ fn later_looks_follow_what_was_read_and_not_what_was_wanted() {
     let scene = scene(&model, &[pixels(1, 128, 128)]); // 4 cells
     let second_look = |patch: u32| {
         let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
-        let change = Intervention { thought: None, patches: Some(&[vec![patch]]) };
+        let change = Intervention { thought: None, patches: &[Some(vec![patch])] };
         model.step(&scene, &mut thread, &[true], change).unwrap();
         model.step(&scene, &mut thread, &[true], Intervention::default()).unwrap();
         numbers(&thread.steps[1].log_scores)
@@ -363,6 +363,23 @@ fn later_looks_follow_what_was_read_and_not_what_was_wanted() {
         let sum: f32 = scores.iter().map(|score| score.exp()).sum();
         assert!((sum - 1.0).abs() < 1e-4, "{sum}");
     }
+}
+
+#[test]
+fn patches_given_to_one_row_leave_the_others_as_they_were() {
+    let model = moving_on(-2.0);
+    let scene = scene(&model, &[pixels(1, 128, 128)]);
+    let two_steps = |given: &[Option<Vec<u32>>]| {
+        let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3], &[2, 8, 3]], &[0, 0])).unwrap();
+        let change = Intervention { thought: None, patches: given };
+        model.step(&scene, &mut thread, &[true, true], change).unwrap();
+        model.step(&scene, &mut thread, &[true, true], Intervention::default()).unwrap();
+        numbers(&thread.steps[1].thought)
+    };
+    let (free, given) = (two_steps(&[]), two_steps(&[Some(vec![2]), None]));
+    let half = free.len() / 2;
+    assert!(free[half..] == given[half..], "the second row chose for itself");
+    assert!(free[..half] != given[..half], "the first row did not");
 }
 
 #[test]
@@ -404,7 +421,8 @@ fn more_patches_than_the_model_chooses_are_all_read_and_wrong_ones_refused() {
     let ask = prompts(&[&[2, 9, 3]], &[0]);
     let thought = |patches: &[Vec<u32>]| {
         let mut thread = model.prompt(&scene, &ask).unwrap();
-        let change = Intervention { thought: None, patches: Some(patches) };
+        let patches: Vec<_> = patches.iter().cloned().map(Some).collect();
+        let change = Intervention { thought: None, patches: &patches };
         model.step(&scene, &mut thread, &[true], change).map(|()| thread.steps[0].thought.clone())
     };
     let three = thought(&[vec![0, 1, 2]]).unwrap();

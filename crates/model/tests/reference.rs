@@ -57,7 +57,7 @@ fn three_latent_steps_are_those_of_the_formulas() {
             chosen_before: &chosen_before,
             looked: looked.as_ref(),
         };
-        let focus = refocus.forward(&now, &look, None).unwrap();
+        let focus = refocus.forward(&now, &look, &[]).unwrap();
         let scores = focus.log_scores.exp().unwrap();
         far(&scores, format!("step{k}.scores"));
         assert_eq!(focus.chosen.concat(), fixture.ids(&format!("step{k}.chosen")), "step {k}");

@@ -6,19 +6,27 @@ use toml::{Table, Value};
 /// Differences that are listed; a config of another kind differs in everything.
 const MOST: usize = 12;
 
-/// Lines such as `optimizer.beta2: 0.98 -> 0.9`; empty where a text is no TOML.
-pub fn between(old: &str, new: &str) -> Vec<String> {
-    let (Ok(old), Ok(new)) = (toml::from_str::<Table>(old), toml::from_str::<Table>(new)) else {
-        return Vec::new();
+/// Lines such as `optimizer.beta2: 0.98 -> 0.9`. Of the stages only the first `stages` are compared.
+///
+/// # Errors
+/// Where a text is no TOML.
+pub fn between(old: &str, new: &str, stages: usize) -> Result<Vec<String>, toml::de::Error> {
+    let read = |text: &str| {
+        let mut table: Table = toml::from_str(text)?;
+        if let Some(Value::Array(all)) = table.get_mut("stages") {
+            all.truncate(stages);
+        }
+        Ok(Value::Table(table))
     };
+    let (old, new) = (read(old)?, read(new)?);
     let mut lines = Vec::new();
-    compare("", Some(&Value::Table(old)), Some(&Value::Table(new)), &mut lines);
+    compare("", Some(&old), Some(&new), &mut lines);
     if lines.len() > MOST {
         let more = lines.len() - MOST;
         lines.truncate(MOST);
         lines.push(format!("and {more} more"));
     }
-    lines
+    Ok(lines)
 }
 
 fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, lines: &mut Vec<String>) {
@@ -57,7 +65,7 @@ mod tests {
         let old = "seed = 1\n[optimizer]\nbeta2 = 0.98\n[[stages]]\nsteps = 3\ntrain = [\"a\"]\n";
         let new =
             "seed = 1\nname = \"x\"\n[optimizer]\nbeta2 = 0.9\n[[stages]]\nsteps = 3\ntrain = [\"b\"]\n[[stages]]\n";
-        let lines = between(old, new);
+        let lines = between(old, new, 2).unwrap();
         let expected = [
             "name: nothing -> \"x\"",
             "optimizer.beta2: 0.98 -> 0.9",
@@ -65,6 +73,8 @@ mod tests {
             "stages[1]: nothing -> a table",
         ];
         assert_eq!(lines, expected);
-        assert!(between(old, old).is_empty());
+        assert_eq!(between(old, new, 1).unwrap(), expected[..3], "the second stage has not begun");
+        assert!(between(old, old, 2).unwrap().is_empty());
+        assert!(between("=", new, 2).is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! Save and resume: weights, optimiser, step. Batches and random numbers follow from the step alone.
 //!
-//! A checkpoint is a folder `checkpoint-STEP` with `weights.safetensors`, `optimizer.safetensors` and
-//! `state.json`. It is written under another name, flushed and renamed: a folder of that name is whole.
+//! A checkpoint is a folder `checkpoint-STEP` with `weights.safetensors`, `optimizer.safetensors`, `state.json` and
+//! the `config.toml` it was made with. It is written under another name, flushed and renamed: a folder of that name
+//! is whole.
 
 use crate::config::Config;
 use crate::stages::Staged;
@@ -27,8 +28,13 @@ pub struct State {
     pub step_in_stage: usize,
     /// Updates that the optimiser has made in it.
     pub updates: u64,
-    /// SHA-256 of the resolved config.
-    pub config_hash: String,
+}
+
+impl State {
+    /// Stages that have had a step: they are settled, the later ones can still change.
+    fn begun(&self) -> usize {
+        self.stage + usize::from(self.step_in_stage > 0)
+    }
 }
 
 /// Checkpoints kept in a run's folder.
@@ -36,15 +42,11 @@ const KEPT: usize = 2;
 
 /// SHA-256 of the resolved config, in hex.
 pub fn config_hash(config: &Config) -> Result<String> {
-    Ok(sha256(&config.to_toml()?))
-}
-
-fn sha256(text: &str) -> String {
-    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+    Ok(Sha256::digest(config.to_toml()?).iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// Writes `checkpoint-STEP` and drops all but the newest.
-pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Result<PathBuf> {
+pub fn save(folder: &Path, config: &Config, state: &State, vars: &Vars, staged: &Staged) -> Result<PathBuf> {
     let last = folder.join(format!("checkpoint-{}", state.step));
     let partial = folder.join(format!(".checkpoint-{}.partial", state.step));
     let failed = |e: std::io::Error| Error::file("write", &last, &e);
@@ -71,6 +73,7 @@ pub fn save(folder: &Path, state: &State, vars: &Vars, staged: &Staged) -> Resul
     write_tensors(&partial.join("optimizer.safetensors"), &moments)?;
     let text = serde_json::to_vec_pretty(state).map_err(|e| failed(e.into()))?;
     write_file(&partial.join("state.json"), &text)?;
+    write_file(&partial.join("config.toml"), config.to_toml()?.as_bytes())?;
     let aside = folder.join(format!(".checkpoint-{}.replaced", state.step));
     if last.is_dir() {
         std::fs::rename(&last, &aside).map_err(failed)?;
@@ -142,33 +145,21 @@ fn whole(path: &Path, config: &Config) -> Result<State> {
     Ok(state)
 }
 
-/// Reads where a checkpoint stands, refusing one of another run.
+/// Reads where a checkpoint stands, refusing one of another run. Stages that have not begun may differ.
 fn read_state(path: &Path, config: &Config) -> Result<State> {
-    let file = path.join("state.json");
-    let text = std::fs::read_to_string(&file).map_err(|e| Error::file("read", &file, &e))?;
-    let state: State =
-        serde_json::from_str(&text).map_err(|e| Error::file("read", &file, &std::io::Error::other(e.to_string())))?;
-    let expected = config_hash(config)?;
-    if state.config_hash != expected {
-        return Err(changed(path, config, &expected, &state.config_hash));
+    let text = |name: &str| {
+        let file = path.join(name);
+        std::fs::read_to_string(&file).map_err(|e| Error::file("read", &file, &e))
+    };
+    let invalid = |name: &str, e: String| Error::file("read", path.join(name), &std::io::Error::other(e));
+    let state: State = serde_json::from_str(&text("state.json")?).map_err(|e| invalid("state.json", e.to_string()))?;
+    let changes = changes::between(&text("config.toml")?, &config.to_toml()?, state.begun())
+        .map_err(|e| invalid("config.toml", e.to_string()))?;
+    if !changes.is_empty() {
+        let (path, changes) = (path.into(), changes.join("\n  "));
+        return Err(Error::Changed { path, changes });
     }
     Ok(state)
-}
-
-/// Says what has changed since a checkpoint's run was started, key by key where the folder still has its config.
-fn changed(path: &Path, config: &Config, expected: &str, got: &str) -> Error {
-    let file = path.with_file_name("config.toml");
-    let old = std::fs::read_to_string(&file).ok().filter(|text| sha256(text) == got);
-    let lines = old.zip(config.to_toml().ok()).map(|(old, new)| changes::between(&old, &new)).unwrap_or_default();
-    let (changes, hint) = if lines.is_empty() {
-        (
-            format!("expected  {expected}\n  got       {got}"),
-            "resume with the config the run was started with".to_owned(),
-        )
-    } else {
-        (lines.join("\n  "), format!("resume with {}, the config the run was started with", file.display()))
-    };
-    Error::Changed { path: path.into(), changes, hint: format!("{hint}, or start a new run in another folder") }
 }
 
 /// Puts the weights of a checkpoint, or of a model that a run exported, into the variables.

@@ -84,15 +84,15 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The config is not the one that the run was started with.
-    #[error("cannot resume from {path}: the config has changed\n  {changes}\n\nhint: {hint}")]
+    /// What the run has already used of its config is not what it was.
+    #[error(
+        "cannot resume from {path}: the config has changed\n  {changes}\n\nhint: resume with {}, the config of that checkpoint, or start a new run in another folder; stages that have not begun may change", path.join("config.toml").display()
+    )]
     Changed {
         /// The checkpoint.
         path: PathBuf,
-        /// The keys with their old and new values, a line each; the hashes where the old values are not known.
+        /// The keys with their old and new values, a line each.
         changes: String,
-        /// The way out.
-        hint: String,
     },
 
     /// A checkpoint is not whole.

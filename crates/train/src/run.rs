@@ -95,8 +95,7 @@ impl<'a> Run<'a> {
         let vars = Vars::new(config.seed, setting.device.clone());
         let folder = setting.folder.path();
         let newest = if setting.resume { checkpoint::newest(folder, config)? } else { None };
-        let mut state =
-            State { step: 0, stage: 0, step_in_stage: 0, updates: 0, config_hash: checkpoint::config_hash(config)? };
+        let mut state = State { step: 0, stage: 0, step_in_stage: 0, updates: 0 };
         if let Some((path, found)) = &newest {
             state = found.clone();
             checkpoint::read_weights(path, &vars, &setting.device)?;
@@ -209,7 +208,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&self) -> Result<PathBuf> {
-        checkpoint::save(self.setting.folder.path(), &self.state, &self.vars, &self.staged)
+        checkpoint::save(self.setting.folder.path(), self.config, &self.state, &self.vars, &self.staged)
     }
 
     fn due(&self, every: usize) -> bool {

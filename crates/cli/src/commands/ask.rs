@@ -28,7 +28,7 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     let assistant = assistant(ask.model.as_deref())?;
     let options = options(ask);
     let picture = &source.opened.picture;
-    let all: Vec<Question> = questions.texts().map(|text| Question { picture: 0, text, options }).collect();
+    let all: Vec<Question> = questions.texts().map(|text| Question::new(0, text, options)).collect();
     let mut progress = (all.len() > BATCH).then(|| messages.progress("answering", Some(all.len() as u64)));
     let (mut place, mut empty) = (0, Vec::new());
     for part in all.chunks(BATCH) {

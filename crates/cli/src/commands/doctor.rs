@@ -224,7 +224,7 @@ fn self_test() -> Result<SelfTest, Failure> {
 }
 
 fn answered(assistant: &Assistant, picture: &Picture, text: &str) -> Result<lare_infer::Answer, Failure> {
-    let question = Question { picture: 0, text, options: Options::default() };
+    let question = Question::new(0, text, Options::default());
     let batch = Batch { pictures: &[picture], questions: &[question] };
     let answers = session::answer(assistant, &batch, &mut |_| ())?;
     answers.into_iter().next().ok_or_else(|| Failure::new("a question was not answered"))

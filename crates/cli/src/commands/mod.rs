@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod docs;
 pub mod doctor;
+pub mod eval;
 pub mod inspect;
 pub mod make_data;
 pub mod report;

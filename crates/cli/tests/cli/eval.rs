@@ -1,0 +1,93 @@
+//! `lare eval`.
+
+use crate::support::{Place, send, wait_until};
+use serde_json::Value;
+use std::fs;
+
+#[test]
+fn a_part_of_the_suite_is_measured_and_shown_again() {
+    let place = Place::new();
+    let asked =
+        ["eval", "--tasks", "read,hop", "--count", "6", "--replace", "noise,oracle-patches", "--out", "results"];
+    let json = [&asked[..], &["--json"]].concat();
+    let found = place.run(&json);
+    assert_eq!((found.code, found.err.as_str()), (0, ""));
+    let found = found.json();
+    assert_eq!(found["all"]["items"], 12);
+    assert_eq!(found["settings"]["items"]["suite"]["split"], "val");
+    let names: Vec<&str> = found["tasks"].as_array().unwrap().iter().map(|t| t["task"].as_str().unwrap()).collect();
+    assert_eq!(names, ["read", "hop"]);
+    let lines = fs::read_to_string(place.path().join("results/items.jsonl")).unwrap();
+    let items: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(items.len(), 12);
+    let right = items.iter().filter(|item| item["outcome"] == "correct").count();
+    assert_eq!(found["all"]["right"]["value"], right as f64 / 12.0);
+    assert_eq!(items[6]["id"], "val/hop/0");
+    assert_eq!(items[0]["replaced"][0]["what"], "noise");
+    assert!(found["causal"][1]["verdict"].as_str().unwrap().starts_with("reading the patches of the true region"));
+    // Nothing is asked twice, and the text has what the JSON has.
+    let again = place.run(&asked);
+    assert_eq!(again.code, 0, "{}", again.err);
+    assert_eq!(fs::read_to_string(place.path().join("results/items.jsonl")).unwrap(), lines);
+    for part in
+        ["read ", "  2 looks ", "all ", "12 questions", "latent mode was entered in 100.0 %", "noise of equal norm"]
+    {
+        assert!(again.out.contains(part), "{part} in {}", again.out);
+    }
+    let other = place.run(&["eval", "--tasks", "read", "--count", "6", "--out", "results"]);
+    assert_eq!(other.code, 2);
+    assert!(
+        other.err.contains("holds the results of other settings") && other.err.contains("items: "),
+        "{}",
+        other.err
+    );
+}
+
+#[test]
+fn results_go_to_a_folder_of_their_settings() {
+    let place = Place::new();
+    for steps in ["0", "1", "0"] {
+        let ran = place.run(&["eval", "--tasks", "read", "--count", "2", "--steps", steps]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(!ran.err.contains("warning"), "no steps were asked for: {}", ran.err);
+    }
+    let folders = fs::read_dir(place.path().join("runs/eval")).unwrap();
+    assert_eq!(folders.count(), 2);
+    let never = place.run(&["eval", "--tasks", "read", "--count", "2", "--halt-threshold", "0"]);
+    assert!(never.err.contains("latent mode was never entered"), "{}", never.err);
+}
+
+#[test]
+fn an_evaluation_that_was_stopped_goes_on() {
+    let place = Place::new();
+    let asked = ["eval", "--tasks", "read", "--count", "120", "--batch", "4", "--out", "results"];
+    let mut child = place.lare(&asked).spawn().unwrap();
+    let items = place.path().join("results/items.jsonl");
+    wait_until(|| fs::read_to_string(&items).is_ok_and(|text| text.lines().count() >= 4));
+    send("-INT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let done = fs::read_to_string(&items).unwrap();
+    assert!(done.lines().count() < 120);
+    let ran = place.run(&asked);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let all = fs::read_to_string(&items).unwrap();
+    assert!(all.starts_with(&done));
+    assert_eq!(all.lines().count(), 120);
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let place = Place::new();
+    for (arguments, part) in [
+        (&["--count", "0"][..], "`--count 0` asks nothing"),
+        (&["--batch", "0"], "`--batch 0` asks nothing"),
+        (&["--replace", "noises"], "unknown intervention `noises`"),
+        (&["--tasks", "reading"], "unknown task `reading`"),
+        (&["--steps", "99", "--count", "1"], "`steps`"),
+        (&["--model", "nowhere"], "nowhere"),
+    ] {
+        let ran = place.run(&[&["eval"][..], arguments].concat());
+        assert_eq!(ran.code, 2, "{arguments:?}");
+        assert!(ran.err.contains(part), "{part} in {}", ran.err);
+    }
+}

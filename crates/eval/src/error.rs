@@ -1,0 +1,55 @@
+//! What can end an evaluation.
+
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every error names the thing, what was expected, what was found and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A question could not be answered.
+    #[error(transparent)]
+    Answer(#[from] lare_infer::Error),
+
+    /// A file could not be read or written.
+    #[error("cannot {what} {path}: {reason}")]
+    File {
+        /// `read` or `write`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+
+    /// The folder holds results of other settings.
+    #[error(
+        "`{folder}` holds the results of other settings\n  {changes}\n\nhint: give those settings to go on with it, or another folder with `--out`"
+    )]
+    OtherSettings {
+        /// The folder.
+        folder: PathBuf,
+        /// The keys with both values, a line each.
+        changes: String,
+    },
+
+    /// A line of results is none.
+    #[error(
+        "line {line} of {path} is no result: {reason}\n\nhint: results are written by `lare eval` alone; remove the folder to begin again"
+    )]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// The parser's words.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn file(what: &'static str, path: &Path, error: &std::io::Error) -> Self {
+        Self::File { what, path: path.into(), reason: error.to_string() }
+    }
+}

@@ -1,0 +1,335 @@
+//! From what a model said to right, wrong or unparsed. Pure, and never a guess on the model's behalf.
+//!
+//! An answer that names none of what was asked for, or several of it without saying which is meant, is `unparsed`. It
+//! counts as not right, and it is counted: a model that cannot be read is not a model that is wrong.
+
+use serde::{Deserialize, Serialize};
+
+/// What came of one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It names what was asked for.
+    Correct,
+    /// It names something else of the kind asked for.
+    Wrong,
+    /// It names nothing of the kind, or several without a choice.
+    Unparsed,
+}
+
+/// What is right, and what could be an answer at all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expected {
+    /// One of lettered options.
+    Option {
+        /// Their texts; the first is `A`.
+        texts: Vec<String>,
+        /// Index of the right one.
+        right: usize,
+    },
+    /// Yes or no.
+    YesNo {
+        /// Whether yes is right.
+        yes: bool,
+    },
+    /// Exactly these words, as the refocus suite asks for; case and a full stop do not matter.
+    Words {
+        /// The right ones.
+        right: String,
+        /// What else could be an answer.
+        form: Form,
+    },
+}
+
+/// What an answer in words looks like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// One of a few.
+    OneOf(Vec<String>),
+    /// A letter and a digit.
+    Tag,
+    /// A whole number.
+    Number,
+    /// Anything that is not empty.
+    Any,
+}
+
+/// What a model said, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reading {
+    Is(usize),
+    Unclear,
+}
+
+impl Expected {
+    /// The right answer, for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Option { texts, right } => match texts.get(*right) {
+                Some(text) => format!("{}. {text}", letter(*right)),
+                None => letter(*right).to_string(),
+            },
+            Self::YesNo { yes } => if *yes { "yes" } else { "no" }.into(),
+            Self::Words { right, .. } => right.clone(),
+        }
+    }
+
+    /// Grades one answer.
+    #[must_use]
+    pub fn grade(&self, said: &str) -> Outcome {
+        let outcome = |reading, right| match reading {
+            Reading::Is(read) if read == right => Outcome::Correct,
+            Reading::Is(_) => Outcome::Wrong,
+            Reading::Unclear => Outcome::Unparsed,
+        };
+        match self {
+            Self::Option { texts, right } => outcome(option(said, texts), *right),
+            Self::YesNo { yes } => outcome(yes_or_no(said), usize::from(*yes)),
+            Self::Words { right, form } => {
+                let said = plain(said);
+                if said == plain(right) {
+                    Outcome::Correct
+                } else if form.fits(&said) {
+                    Outcome::Wrong
+                } else {
+                    Outcome::Unparsed
+                }
+            }
+        }
+    }
+}
+
+impl Form {
+    fn fits(&self, said: &str) -> bool {
+        match self {
+            Self::OneOf(all) => all.iter().any(|one| plain(one) == said),
+            Self::Tag => matches!(said.as_bytes(), [l, d] if l.is_ascii_alphabetic() && d.is_ascii_digit()),
+            Self::Number => !said.is_empty() && said.bytes().all(|b| b.is_ascii_digit()),
+            Self::Any => !said.is_empty(),
+        }
+    }
+}
+
+/// The letter of an option.
+pub(crate) fn letter(index: usize) -> char {
+    char::from(b'A' + (index % 26) as u8)
+}
+
+/// Lower case, one space between words, no full stop at the end.
+fn plain(text: &str) -> String {
+    let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
+    words.join(" ").trim_end_matches('.').trim_end().to_owned()
+}
+
+/// Words with what surrounds them taken off: `**(B).**` is `B`.
+fn words(said: &str) -> Vec<&str> {
+    said.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '/' | '{' | '}'))
+        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()))
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// Yes is 1. The first word decides; otherwise the only one of the two that occurs.
+fn yes_or_no(said: &str) -> Reading {
+    let is = |word: &&str| match word.to_lowercase().as_str() {
+        "yes" => Some(1),
+        "no" => Some(0),
+        _ => None,
+    };
+    let words = words(said);
+    if let Some(first) = words.first().and_then(is) {
+        return Reading::Is(first);
+    }
+    only(words.iter().filter_map(is))
+}
+
+/// The only value that occurs.
+fn only(mut all: impl Iterator<Item = usize>) -> Reading {
+    match all.next() {
+        Some(first) if all.all(|other| other == first) => Reading::Is(first),
+        _ => Reading::Unclear,
+    }
+}
+
+/// Which option an answer chooses: what it announces ("the answer is (C)"), else the letter it consists of or begins
+/// with, else the only option that it names by letter, else by text.
+fn option(said: &str, texts: &[String]) -> Reading {
+    let said = said.trim();
+    let readings = [announced(said, texts), leading(said, texts), lettered(said, texts), named(said, texts)];
+    readings.into_iter().find(|reading| *reading != Reading::Unclear).unwrap_or(Reading::Unclear)
+}
+
+/// The option of a word such as `B`, `b)` or `(B)`.
+fn option_of(word: &str, count: usize) -> Option<usize> {
+    let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
+    let [byte] = bare.as_bytes() else {
+        return None;
+    };
+    // A lower-case letter is one only where its marks say so: "a" is a word.
+    let marked = word.len() > 1;
+    let index = usize::from(byte.to_ascii_uppercase().checked_sub(b'A')?);
+    ((byte.is_ascii_uppercase() || marked) && index < count).then_some(index)
+}
+
+/// What follows the last "answer is", "answer:" or "\boxed", if it is an option.
+fn announced(said: &str, texts: &[String]) -> Reading {
+    const SIGNS: [&str; 4] = ["answer is", "answer:", "answer**:", "\\boxed{"];
+    let lower = said.to_lowercase();
+    if lower.len() != said.len() {
+        return Reading::Unclear; // places in one are not places in the other
+    }
+    let at = SIGNS.iter().filter_map(|sign| lower.rfind(sign).map(|at| at + sign.len())).max();
+    let Some(rest) = at.and_then(|at| said.get(at..)) else {
+        return Reading::Unclear;
+    };
+    let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '*' | '$'));
+    let rest = rest.strip_prefix("option ").unwrap_or(rest);
+    match leading(rest, texts) {
+        Reading::Unclear => named(rest.lines().next().unwrap_or_default(), texts),
+        clear => clear,
+    }
+}
+
+/// An answer that is a letter, or begins with one that marks set apart: `B`, `B.`, `(b) a dog`, `**C**`, `A: red`.
+fn leading(said: &str, texts: &[String]) -> Reading {
+    let Some(first) = said.split_whitespace().next() else {
+        return Reading::Unclear;
+    };
+    let first = first
+        .split_once(':')
+        .map_or(first, |(letter, _)| if letter.is_empty() { first } else { &first[..=letter.len()] });
+    let alone = said.split_whitespace().nth(1).is_none();
+    // "A dog" begins with an article.
+    let apart = first.len() > 1 || alone;
+    match option_of(first, texts.len()).filter(|_| apart) {
+        Some(index) => Reading::Is(index),
+        None => Reading::Unclear,
+    }
+}
+
+/// The only option whose letter stands anywhere, set apart or in upper case; "A" before a word in lower case is an article
+/// and "I" is a person.
+fn lettered(said: &str, texts: &[String]) -> Reading {
+    let all: Vec<&str> = said.split_whitespace().collect();
+    // "A is right" and "A or B" mean the letter.
+    const AFTER_A_LETTER: [&str; 6] = ["or", "and", "nor", "is", "because", "since"];
+    let is_word = |next: &&str| next.starts_with(char::is_lowercase) && !AFTER_A_LETTER.contains(next);
+    let next_is_word = |at: usize| all.get(at + 1).is_some_and(is_word);
+    let letters = all.iter().enumerate().filter(|(at, word)| !(matches!(**word, "A" | "I") && next_is_word(*at)));
+    only(letters.filter_map(|(_, word)| option_of(word, texts.len())))
+}
+
+/// The only option whose text stands in the answer as whole words; a text inside a longer one that also stands there does
+/// not count.
+fn named(said: &str, texts: &[String]) -> Reading {
+    let said = format!(" {} ", words(said).join(" ").to_lowercase());
+    let text = |index: usize| format!(" {} ", words(&texts[index]).join(" ").to_lowercase());
+    let found: Vec<usize> = (0..texts.len()).filter(|i| text(*i).len() > 2 && said.contains(&text(*i))).collect();
+    let inside = |i: usize| found.iter().any(|j| text(*j).len() > text(i).len() && text(*j).contains(&text(i)));
+    only(found.iter().copied().filter(|i| !inside(*i)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Outcome::{Correct, Unparsed, Wrong};
+    use super::*;
+
+    #[test]
+    fn options_are_read_from_what_models_really_say() {
+        let texts = ["red", "dark red", "a dog on the grass", "none of these"].map(String::from).to_vec();
+        let expected = Expected::Option { texts, right: 1 };
+        for (said, outcome) in [
+            ("B", Correct),
+            ("B.", Correct),
+            ("(B)", Correct),
+            ("b)", Correct),
+            ("**B**", Correct),
+            ("B: dark red", Correct),
+            ("B:dark red", Correct),
+            ("B. dark red", Correct),
+            ("dark red", Correct),
+            ("Dark red.", Correct),
+            ("The answer is B.", Correct),
+            ("The answer is (B), because A is too light.", Correct),
+            ("Answer: B", Correct),
+            ("**Answer**: B", Correct),
+            ("The final answer is $\\boxed{B}$.", Correct),
+            ("A is too light and C is no colour.\nAnswer: B", Correct),
+            ("At first I thought the answer is A. No: the answer is B", Correct),
+            ("The car in the picture is dark red", Correct),
+            ("I would choose option B", Correct),
+            ("The answer is dark red.", Correct),
+            ("A", Wrong),
+            ("red", Wrong),
+            ("C. a dog on the grass", Wrong),
+            ("A dog on the grass", Wrong),
+            ("The answer is A", Wrong),
+            ("(d)", Wrong),
+            ("", Unparsed),
+            ("E", Unparsed),
+            ("A or B", Unparsed),
+            ("I think A is right", Wrong),
+            ("It is either red or a dog on the grass", Unparsed),
+            ("A car can be seen", Unparsed),
+            ("I cannot tell", Unparsed),
+            ("blue", Unparsed),
+            ("Both B and C are right", Unparsed),
+        ] {
+            assert_eq!(expected.grade(said), outcome, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn yes_and_no_are_read_and_nothing_is_taken_for_either() {
+        let expected = Expected::YesNo { yes: true };
+        for (said, outcome) in [
+            ("yes", Correct),
+            ("Yes, there is a cat.", Correct),
+            ("**Yes**", Correct),
+            ("The answer is yes.", Correct),
+            ("No", Wrong),
+            ("no, there is no cat", Wrong),
+            ("There is no cat in the picture.", Wrong),
+            ("Yes and no", Correct),
+            ("It could be yes or no", Unparsed),
+            ("A cat sits on a mat", Unparsed),
+            ("nothing", Unparsed),
+            ("", Unparsed),
+        ] {
+            assert_eq!(expected.grade(said), outcome, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_right_as_a_whole_and_wrong_only_in_their_form() {
+        let words = |right: &str, form| Expected::Words { right: right.into(), form };
+        let one_of = Form::OneOf(vec!["cat".into(), "hot dog".into()]);
+        for (expected, said, outcome) in [
+            (words("K7", Form::Tag), "K7", Correct),
+            (words("K7", Form::Tag), " k7. ", Correct),
+            (words("K7", Form::Tag), "K1", Wrong),
+            (words("K7", Form::Tag), "K77", Unparsed),
+            (words("K7", Form::Tag), "It is K7", Unparsed),
+            (words("3", Form::Number), "3", Correct),
+            (words("3", Form::Number), "13", Wrong),
+            (words("3", Form::Number), "three", Unparsed),
+            (words("hot dog", one_of.clone()), "hot  dog", Correct),
+            (words("hot dog", one_of.clone()), "cat", Wrong),
+            (words("hot dog", one_of), "dog", Unparsed),
+            (words("left", Form::Any), "right", Wrong),
+            (words("left", Form::Any), " ", Unparsed),
+        ] {
+            assert_eq!(expected.grade(said), outcome, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn the_right_answer_can_be_shown() {
+        let texts = vec!["red".into(), "blue".into()];
+        assert_eq!(Expected::Option { texts, right: 1 }.text(), "B. blue");
+        assert_eq!(Expected::YesNo { yes: false }.text(), "no");
+    }
+}

@@ -1,0 +1,48 @@
+//! A model, judged: items in, graded answers with what they cost and what led to them out.
+//!
+//! | module | |
+//! |---|---|
+//! | [`item`] | what is asked: parts of the refocus suite |
+//! | [`run`](mod@run) | asks every item, keeps a line of each, goes on where it was killed |
+//! | [`grade`] | right, wrong or unparsed; pure, and never a guess |
+//! | [`intervene`] | what is put in the place of thoughts and looks, to see whether they matter |
+//! | [`stats`], [`summary`] | shares and differences with intervals |
+//! | [`cells`] | regions of pictures and the cells a model looks at |
+//!
+//! Invariants: no printing; no tensors; the same settings give the same results, times apart; nothing is counted right
+//! that does not say so.
+//!
+//! ```no_run
+//! use lare_eval::{Refocus, Settings, Source, Summary};
+//! use lare_data::{Split, Task};
+//!
+//! let assistant = lare_infer::Assistant::from_folder("runs/nano/model".as_ref())?;
+//! let source = Refocus::new(Split::Val, Task::ALL.to_vec(), 100);
+//! let settings = Settings::new(&assistant, &source);
+//! let found = lare_eval::run(&assistant, &source, &settings, "runs/eval".as_ref(), &mut |_| true)?;
+//! let summary = Summary::of(&settings, &found.records);
+//! assert!(summary.is_some_and(|summary| summary.all.items == 900));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod cells;
+mod error;
+pub mod grade;
+pub mod intervene;
+pub mod item;
+pub mod record;
+pub mod run;
+pub mod settings;
+pub mod stats;
+pub mod summary;
+
+pub use error::{Error, Result};
+pub use grade::{Expected, Outcome};
+pub use intervene::Intervention;
+pub use item::{Item, Origin, Refocus, Source};
+pub use record::Record;
+pub use run::{Evaluation, read, run};
+pub use settings::Settings;
+pub use summary::Summary;

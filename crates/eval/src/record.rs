@@ -1,0 +1,64 @@
+//! What is kept of every item: one JSON line.
+
+use crate::grade::Outcome;
+use crate::intervene::Intervention;
+use lare_trace::Usage;
+use serde::{Deserialize, Serialize};
+
+/// One item, answered and graded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The item's name.
+    pub id: String,
+    /// Its task or category.
+    pub task: String,
+    /// Looks that it needs, where that is known.
+    pub looks: Option<usize>,
+    /// What the model was asked.
+    pub prompt: String,
+    /// The right answer.
+    pub expected: String,
+    /// What the model said, as it said it.
+    pub said: String,
+    /// What that is worth.
+    pub outcome: Outcome,
+    /// Latent steps and tokens.
+    pub usage: Usage,
+    /// For each step whose true region is known: whether the cell with most of it was read.
+    pub hits: Vec<bool>,
+    /// Time of the batch that the item was answered in, shared among its items, in milliseconds. Interventions are not in
+    /// it.
+    pub time_ms: f64,
+    /// The thoughts' cosine similarity with those of the same step about another question of the task, for each step.
+    pub likeness: Vec<f32>,
+    /// The same item with thoughts or looks replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Replacement>,
+}
+
+/// The outcome of one intervention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replacement {
+    /// What was replaced.
+    pub what: Intervention,
+    /// What the model said.
+    pub said: String,
+    /// What that is worth.
+    pub outcome: Outcome,
+}
+
+impl Record {
+    /// Whether the answer is right.
+    #[must_use]
+    pub fn right(&self) -> bool {
+        self.outcome == Outcome::Correct
+    }
+
+    /// The outcome under an intervention, if it was tried.
+    #[must_use]
+    pub fn under(&self, what: Intervention) -> Option<Outcome> {
+        self.replaced.iter().find(|r| r.what == what).map(|r| r.outcome)
+    }
+}

@@ -1,0 +1,268 @@
+//! Asks every item and keeps what came of it, line by line, so that a run that was killed goes on where it stopped.
+//!
+//! A run's folder holds `settings.json` and `items.jsonl`. Items are answered in batches, and a batch's lines are written
+//! together: a resumed run has the same batches as one that was never stopped, and so the same answers.
+
+use crate::cells::hits;
+use crate::intervene::{Material, Plan};
+use crate::item::{Item, Source};
+use crate::record::{Record, Replacement};
+use crate::settings::Settings;
+use crate::{Error, Result};
+use lare_infer::{Answer, Assistant, Batch, Options, Question, Replaced, Steps, session};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+/// Called after each batch with the items done; `false` stops the run.
+pub type Progress<'a> = &'a mut dyn FnMut(usize) -> bool;
+
+/// Results of a run's folder.
+const ITEMS: &str = "items.jsonl";
+/// What it was asked to do.
+const SETTINGS: &str = "settings.json";
+
+/// A run that has ended, or was stopped.
+pub struct Evaluation {
+    /// One for each item answered so far, in their order.
+    pub records: Vec<Record>,
+    /// Whether all were.
+    pub complete: bool,
+}
+
+/// Answers all items that `folder` has no result of yet.
+///
+/// # Errors
+/// [`Error::OtherSettings`] where the folder is another run's, [`Error::File`], and what makes a question unanswerable.
+pub fn run(
+    assistant: &Assistant,
+    source: &dyn Source,
+    settings: &Settings,
+    folder: &Path,
+    progress: Progress,
+) -> Result<Evaluation> {
+    let mut results = Results::open(folder, settings, source.count())?;
+    let mut judge = None;
+    let mut go_on = progress(results.records.len());
+    while go_on && results.records.len() < source.count() {
+        // Not before it is needed: results that are complete are shown at once.
+        let judge = match &mut judge {
+            Some(judge) => judge,
+            none => none.insert(Judge { assistant, settings, others: Others::ask(assistant, source, settings)? }),
+        };
+        let first = results.records.len();
+        let last = (first + settings.batch).min(source.count());
+        let items: Vec<Item> = (first..last).map(|index| source.item(index)).collect::<Result<_>>()?;
+        results.append(judge.batch(&items, first)?)?;
+        go_on = progress(last);
+    }
+    Ok(Evaluation { complete: results.records.len() == source.count(), records: results.records })
+}
+
+/// Reads the results of a run's folder.
+///
+/// # Errors
+/// [`Error::File`] and [`Error::Line`].
+pub fn read(folder: &Path) -> Result<(Settings, Vec<Record>)> {
+    let path = folder.join(ITEMS);
+    let text = fs::read_to_string(&path).map_err(|e| Error::file("read", &path, &e))?;
+    Ok((settings_of(folder)?, parse(&text, &path)?))
+}
+
+fn settings_of(folder: &Path) -> Result<Settings> {
+    let path = folder.join(SETTINGS);
+    let text = fs::read_to_string(&path).map_err(|e| Error::file("read", &path, &e))?;
+    serde_json::from_str(&text).map_err(|e| Error::Line { path, line: e.line(), reason: e.to_string() })
+}
+
+fn parse(text: &str, path: &Path) -> Result<Vec<Record>> {
+    let read = |(line, text): (usize, &str)| {
+        serde_json::from_str(text).map_err(|e| Error::Line { path: path.into(), line, reason: e.to_string() })
+    };
+    (1..).zip(text.lines()).map(read).collect()
+}
+
+/// The results so far, in memory and on disk.
+struct Results<'a> {
+    folder: &'a Path,
+    settings: &'a Settings,
+    file: Option<File>,
+    records: Vec<Record>,
+}
+
+impl<'a> Results<'a> {
+    /// Reads what is there, and keeps its whole batches: a kill may have cut the last one short. Nothing is written before
+    /// there is a result.
+    fn open(folder: &'a Path, settings: &'a Settings, count: usize) -> Result<Self> {
+        let path = folder.join(ITEMS);
+        if !folder.join(SETTINGS).exists() {
+            return Ok(Self { folder, settings, file: None, records: Vec::new() });
+        }
+        let changes = settings_of(folder)?.changes(settings);
+        if !changes.is_empty() {
+            return Err(Error::OtherSettings { folder: folder.into(), changes: changes.join("\n  ") });
+        }
+        let failed = |e: std::io::Error| Error::file("write", &path, &e);
+        let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+        let text = fs::read_to_string(&path).map_err(|e| Error::file("read", &path, &e))?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let lines = whole.lines().count();
+        let kept = if lines >= count { count } else { lines - lines % settings.batch.max(1) };
+        let length: usize = whole.split_inclusive('\n').take(kept).map(str::len).sum();
+        if length < text.len() {
+            file.set_len(length as u64).map_err(failed)?;
+        }
+        let records = parse(&whole[..length], &path)?;
+        Ok(Self { folder, settings, file: Some(file), records })
+    }
+
+    fn append(&mut self, records: Vec<Record>) -> Result<()> {
+        let path = self.folder.join(ITEMS);
+        let failed = |reason: String| Error::File { what: "write", path: path.clone(), reason };
+        let mut text = String::new();
+        for record in &records {
+            text += &serde_json::to_string(record).map_err(|e| failed(e.to_string()))?;
+            text.push('\n');
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(create(self.folder, self.settings)?),
+        };
+        file.write_all(text.as_bytes()).map_err(|e| failed(e.to_string()))?;
+        self.records.extend(records);
+        Ok(())
+    }
+}
+
+/// Makes a run's folder: its settings, and a file for its results, which must not be there yet.
+fn create(folder: &Path, settings: &Settings) -> Result<File> {
+    let (path, items) = (folder.join(SETTINGS), folder.join(ITEMS));
+    let partial = folder.join(".settings.json.partial");
+    let made = fs::create_dir_all(folder)
+        .and_then(|()| serde_json::to_vec_pretty(settings).map_err(std::io::Error::from))
+        .and_then(|text| fs::write(&partial, text))
+        .and_then(|()| fs::rename(&partial, &path));
+    made.map_err(|e| Error::file("write", &path, &e))?;
+    File::options().create_new(true).append(true).open(&items).map_err(|e| Error::file("write", &items, &e))
+}
+
+/// Answers to other questions, by task, and the mean thought of each step over all of them.
+struct Others {
+    answers: Vec<(String, Answer)>,
+    means: Vec<Vec<f32>>,
+}
+
+impl Others {
+    fn ask(assistant: &Assistant, source: &dyn Source, settings: &Settings) -> Result<Self> {
+        let items = source.others()?;
+        let mut answers = Vec::with_capacity(items.len());
+        for items in items.chunks(settings.batch.max(1)) {
+            let plans = vec![None; items.len()];
+            let found = ask(assistant, items, &plans, settings)?;
+            answers.extend(items.iter().map(|item| item.task.clone()).zip(found));
+        }
+        let means = means(answers.iter().map(|(_, answer)| answer));
+        Ok(Self { answers, means })
+    }
+
+    /// An answer of the same task, each item another.
+    fn for_item(&self, item: &Item, number: usize) -> Option<&Answer> {
+        let same: Vec<&Answer> =
+            self.answers.iter().filter(|(task, _)| *task == item.task).map(|(_, answer)| answer).collect();
+        (!same.is_empty()).then(|| same[number % same.len()])
+    }
+}
+
+/// Mean thought of each step over the answers that took it.
+fn means<'a>(answers: impl Iterator<Item = &'a Answer>) -> Vec<Vec<f32>> {
+    let mut sums: Vec<(Vec<f32>, f32)> = Vec::new();
+    for look in answers.flat_map(|answer| answer.looks.iter().enumerate()) {
+        let (k, thought) = (look.0, &look.1.thought);
+        if sums.len() <= k {
+            sums.push((vec![0.0; thought.len()], 0.0));
+        }
+        let (sum, count) = &mut sums[k];
+        sum.iter_mut().zip(thought).for_each(|(sum, x)| *sum += x);
+        *count += 1.0;
+    }
+    sums.into_iter().map(|(sum, count)| sum.into_iter().map(|x| x / count).collect()).collect()
+}
+
+struct Judge<'a> {
+    assistant: &'a Assistant,
+    settings: &'a Settings,
+    others: Others,
+}
+
+impl Judge<'_> {
+    /// Answers and grades items; `first` is the number of the first.
+    fn batch(&self, items: &[Item], first: usize) -> Result<Vec<Record>> {
+        let untouched = ask(self.assistant, items, &vec![None; items.len()], self.settings)?;
+        let mut records: Vec<Record> =
+            items.iter().zip(&untouched).zip(first..).map(|((item, answer), n)| self.record(item, answer, n)).collect();
+        for what in &self.settings.interventions {
+            let plan = |(row, item): (usize, &Item)| {
+                let other = self.others.for_item(item, first + row)?;
+                let seed = self.settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (first + row) as u64;
+                let material = Material { other, means: &self.others.means, seed };
+                Some(what.plan(item, &untouched[row], &material))
+            };
+            let plans: Vec<Option<Plan>> = items.iter().enumerate().map(plan).collect();
+            let answers = ask(self.assistant, items, &plans, self.settings)?;
+            for ((record, item), answer) in records.iter_mut().zip(items).zip(answers) {
+                let outcome = item.expected.grade(&answer.text);
+                record.replaced.push(Replacement { what: *what, said: answer.text, outcome });
+            }
+        }
+        let share = items.len().max(1) as f64;
+        records.iter_mut().for_each(|record| record.time_ms /= share);
+        Ok(records)
+    }
+
+    fn record(&self, item: &Item, answer: &Answer, number: usize) -> Record {
+        let other = self.others.for_item(item, number);
+        let likeness = other.map_or_else(Vec::new, |other| {
+            let pairs = answer.looks.iter().zip(&other.looks);
+            pairs.map(|(a, b)| cosine(&a.thought, &b.thought)).collect()
+        });
+        Record {
+            id: item.id.clone(),
+            task: item.task.clone(),
+            looks: item.looks,
+            prompt: item.prompt.clone(),
+            expected: item.expected.text(),
+            said: answer.text.clone(),
+            outcome: item.expected.grade(&answer.text),
+            usage: answer.usage,
+            hits: item.rationale.as_ref().map_or_else(Vec::new, |rationale| hits(rationale, answer)),
+            time_ms: answer.timing.total,
+            likeness,
+            replaced: Vec::new(),
+        }
+    }
+}
+
+/// Answers items, each as the model does or by a plan.
+fn ask(assistant: &Assistant, items: &[Item], plans: &[Option<Plan>], settings: &Settings) -> Result<Vec<Answer>> {
+    let steps = settings.steps.map_or(Steps::Auto { threshold: settings.halt_threshold }, Steps::Fixed);
+    let options = Options { steps, nearest_words: 0, ..Options::default() };
+    let pictures: Vec<_> = items.iter().map(|item| &*item.picture).collect();
+    let mut questions = Vec::with_capacity(items.len());
+    for (row, (item, plan)) in items.iter().zip(plans).enumerate() {
+        let mut question = Question::new(row, &item.prompt, options);
+        if let Some(plan) = plan {
+            question.options.steps = Steps::Fixed(plan.steps);
+            question.replaced = Replaced { thoughts: &plan.thoughts, patches: &plan.patches };
+        }
+        questions.push(question);
+    }
+    let batch = Batch { pictures: &pictures, questions: &questions };
+    Ok(session::answer(assistant, &batch, &mut |_| ())?)
+}
+
+/// 0 where one of them is zero.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
+}

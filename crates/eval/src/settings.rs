@@ -1,0 +1,74 @@
+//! What a run was asked to do: written beside its results, and compared before it goes on.
+
+use crate::intervene::Intervention;
+use crate::item::{Origin, Source};
+use lare_infer::Assistant;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Everything that decides what a run's results are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The model's name.
+    pub model: String,
+    /// SHA-256 of its weights, in hex.
+    pub weights_hash: String,
+    /// SHA-256 of its config, in hex.
+    pub config_hash: String,
+    /// The items.
+    pub items: Origin,
+    /// Latent steps of every item; `None` lets the halting head decide.
+    pub steps: Option<usize>,
+    /// Halting probability at which it stops.
+    pub halt_threshold: f32,
+    /// What is put in the place of its thoughts and looks, besides the untouched run.
+    pub interventions: Vec<Intervention>,
+    /// Of everything random.
+    pub seed: u64,
+    /// Items answered together.
+    pub batch: usize,
+}
+
+/// Items answered together unless said otherwise.
+const BATCH: usize = 16;
+
+impl Settings {
+    /// The untouched model on all items, halting by itself.
+    #[must_use]
+    pub fn new(assistant: &Assistant, source: &dyn Source) -> Self {
+        Self {
+            model: assistant.name().to_owned(),
+            weights_hash: assistant.weights_hash.clone(),
+            config_hash: assistant.config_hash.clone(),
+            items: source.origin(),
+            steps: None,
+            halt_threshold: 0.5,
+            interventions: Vec::new(),
+            seed: 1,
+            batch: BATCH,
+        }
+    }
+
+    /// The first 8 hex digits of their SHA-256: a name for a folder of results that no other settings have.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        Sha256::digest(text).iter().take(4).map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Lines such as `steps: 2 -> 4` for what differs.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Vec<String> {
+        let fields = |settings: &Self| match serde_json::to_value(settings) {
+            Ok(Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let (old, new) = (fields(self), fields(new));
+        let differs = |(key, value): &(&String, &Value)| old.get(*key) != Some(*value);
+        let line =
+            |(key, value): (&String, &Value)| format!("{key}: {} -> {value}", old.get(key).unwrap_or(&Value::Null));
+        new.iter().filter(differs).map(line).collect()
+    }
+}

@@ -1,0 +1,97 @@
+//! Runs with the shipped model: going on, and what replaced thoughts do.
+
+#![allow(clippy::unwrap_used)]
+
+use lare_data::{Split, Task};
+use lare_eval::{Error, Intervention, Outcome, Record, Refocus, Settings, Source, Summary, read, run};
+use lare_infer::Assistant;
+use std::fs;
+use std::path::Path;
+
+fn assistant() -> Assistant {
+    Assistant::from_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/nano")).unwrap()
+}
+
+/// Results without times, which differ from run to run.
+fn without_times(records: &[Record]) -> Vec<Record> {
+    records.iter().cloned().map(|record| Record { time_ms: 0.0, ..record }).collect()
+}
+
+#[test]
+fn a_stopped_run_goes_on_to_the_same_results() {
+    let assistant = assistant();
+    let source = Refocus::new(Split::Val, vec![Task::Hop, Task::Read], 5);
+    let interventions = vec![Intervention::Noise, Intervention::Other, Intervention::RandomPatches];
+    let settings = Settings { batch: 4, interventions, ..Settings::new(&assistant, &source) };
+    let place = tempfile::tempdir().unwrap();
+    let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
+    let all = run(&assistant, &source, &settings, &whole, &mut |_| true).unwrap();
+    assert!(all.complete);
+    assert_eq!(all.records.len(), 10);
+
+    let stopped = run(&assistant, &source, &settings, &parts, &mut |done| done < 8).unwrap();
+    assert!(!stopped.complete);
+    // As if killed while the second batch was being written.
+    let items = parts.join("items.jsonl");
+    let text = fs::read_to_string(&items).unwrap();
+    let cut = text.lines().take(6).map(|line| line.len() + 1).sum::<usize>() + 30;
+    fs::write(&items, &text[..cut]).unwrap();
+    let mut seen = Vec::new();
+    let resumed = run(&assistant, &source, &settings, &parts, &mut |done| {
+        seen.push(done);
+        true
+    });
+    let resumed = resumed.unwrap();
+    assert_eq!(seen, [4, 8, 10], "whole batches are kept");
+    assert!(resumed.complete);
+    assert_eq!(without_times(&resumed.records), without_times(&all.records));
+
+    // Asked again, nothing is answered again: not even times differ.
+    let again = run(&assistant, &source, &settings, &whole, &mut |_| true).unwrap();
+    assert_eq!(again.records, all.records);
+    let (kept, records) = read(&whole).unwrap();
+    assert_eq!((kept, records), (settings.clone(), all.records));
+
+    let other = Settings { steps: Some(2), ..settings };
+    let refused = run(&assistant, &source, &other, &whole, &mut |_| true).err().unwrap();
+    assert!(refused.to_string().contains("steps: null -> 2"), "{refused}");
+    assert!(matches!(refused, Error::OtherSettings { .. }));
+}
+
+#[test]
+fn what_replaces_thoughts_matters_and_no_thoughts_are_no_steps() {
+    let assistant = assistant();
+    let source = Refocus::new(Split::Val, vec![Task::Read], 16);
+    let settings = Settings { interventions: Intervention::ALL.to_vec(), ..Settings::new(&assistant, &source) };
+    let place = tempfile::tempdir().unwrap();
+    let found = run(&assistant, &source, &settings, place.path(), &mut |_| true).unwrap();
+    let right =
+        |what: Intervention| found.records.iter().filter(|record| record.under(what) == Some(Outcome::Correct)).count();
+    let untouched = found.records.iter().filter(|record| record.right()).count();
+    assert!(untouched >= 11, "{untouched} of 16");
+    // Tags are guessed right once in 160.
+    for what in [Intervention::Zero, Intervention::Noise, Intervention::Mean, Intervention::Other] {
+        assert!(right(what) <= 3, "{what}: {} of 16", right(what));
+    }
+    assert!(right(Intervention::OraclePatches) >= 11, "the model's own patches are mostly these");
+    assert!(right(Intervention::OtherPatches) <= 6);
+    let summary = Summary::of(&settings, &found.records).unwrap();
+    assert_eq!(summary.causal.len(), Intervention::ALL.len());
+    assert!(summary.causal[1].cost.low > 0.2, "{}", summary.causal[1].verdict());
+    assert_eq!(summary.all.thought, 16);
+}
+
+#[test]
+fn a_line_that_is_no_result_is_named() {
+    let assistant = assistant();
+    let source = Refocus::new(Split::Val, vec![Task::Read], 2);
+    let settings = Settings { batch: 1, ..Settings::new(&assistant, &source) };
+    let place = tempfile::tempdir().unwrap();
+    run(&assistant, &source, &settings, place.path(), &mut |_| true).unwrap();
+    let items = place.path().join("items.jsonl");
+    let text = fs::read_to_string(&items).unwrap();
+    fs::write(&items, text.replacen("\"outcome\"", "\"income\"", 1)).unwrap();
+    let message = run(&assistant, &source, &settings, place.path(), &mut |_| true).err().unwrap().to_string();
+    assert!(message.contains("line 1 of") && message.contains("income"), "{message}");
+    assert_eq!(source.count(), 2);
+}
