@@ -26,7 +26,7 @@ pub enum Command {
     Ask(Ask),
     /// Train a model from a run config.
     Train(Train),
-    /// Measure a model on the refocus suite, and test whether its thoughts matter.
+    /// Measure a model on the suite or a benchmark, and test whether its thoughts matter.
     Eval(Eval),
     /// Write samples of the refocus suite as files.
     MakeData(MakeData),
@@ -157,9 +157,18 @@ pub struct Eval {
     #[arg(long, value_delimiter = ',', value_name = "TASKS")]
     pub tasks: Vec<Task>,
 
-    /// Questions of each task.
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    pub count: usize,
+    /// Measure on a benchmark instead: its file, or the folder that its files lie in. VLMEvalKit's TSV, and the files of
+    /// MMStar, MMBench, ScienceQA, POPE, MMMU-Pro and MMVP.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["split", "tasks"])]
+    pub data: Option<PathBuf>,
+
+    /// Ask each question of the benchmark once in every order of its options, and count it right only where all are.
+    #[arg(long, requires = "data")]
+    pub circular: bool,
+
+    /// Questions of each task, by default 200; with `--data` the first of the file, by default all.
+    #[arg(long, value_name = "N")]
+    pub count: Option<usize>,
 
     /// Latent steps: a number, or `auto` to let the model stop when it is done.
     #[arg(long, value_name = "N|auto", default_value = "auto")]

@@ -12,6 +12,23 @@ pub enum Error {
     #[error(transparent)]
     Answer(#[from] lare_infer::Error),
 
+    /// A benchmark's file does not hold what its layout asks for.
+    #[error(transparent)]
+    Benchmark(#[from] Box<Unusable>),
+
+    /// A picture of a benchmark cannot be used.
+    #[error(transparent)]
+    Picture(#[from] lare_data::ImageError),
+
+    /// An intervention borrows the thoughts of another question, and there is none.
+    #[error(
+        "nothing can be borrowed for `{item}`\n  expected  another question beside it\n  got       none\n\nhint: leave the interventions out, or take more questions"
+    )]
+    Alone {
+        /// The item's name.
+        item: String,
+    },
+
     /// A file could not be read or written.
     #[error("cannot {what} {path}: {reason}")]
     File {
@@ -46,6 +63,28 @@ pub enum Error {
         /// The parser's words.
         reason: String,
     },
+}
+
+/// What a benchmark's file has where something else is needed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}\n  file      {place}\n  expected  {expected}\n  got       {got}\n\nhint: {hint}")]
+pub struct Unusable {
+    /// One line that names the thing.
+    pub what: String,
+    /// The file, and the row where it is one row's fault, counted from 1.
+    pub place: String,
+    /// What is needed there.
+    pub expected: String,
+    /// What is there.
+    pub got: String,
+    /// The way out.
+    pub hint: String,
+}
+
+impl From<Unusable> for Error {
+    fn from(unusable: Unusable) -> Self {
+        Self::Benchmark(Box::new(unusable))
+    }
 }
 
 impl Error {

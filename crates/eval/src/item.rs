@@ -1,9 +1,11 @@
 //! What is asked: items by number, whatever they come from.
 
 use crate::Result;
+use crate::benchmark::{Layout, LeftOut};
 use crate::grade::{Expected, Form};
 use lare_data::{Picture, Region, Sample, Split, Suite, Task, suite};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One question with its right answer.
@@ -45,7 +47,8 @@ pub trait Source {
     fn item(&self, index: usize) -> Result<Item>;
     /// What they are, so that two runs on the same items can be told from others.
     fn origin(&self) -> Origin;
-    /// Other items of the same tasks, whose thoughts interventions borrow.
+    /// Other items of the same tasks, whose thoughts interventions borrow; not of the split that is judged, where there is
+    /// another.
     ///
     /// # Errors
     /// As [`Source::item`].
@@ -67,6 +70,30 @@ pub enum Origin {
         /// Questions of each task, from number 0.
         per_task: usize,
     },
+    /// A benchmark in its own files.
+    Benchmark {
+        /// How its files are laid out.
+        layout: Layout,
+        /// SHA-256 of each file, in hex; last, where pictures are files of their own, that over all of these.
+        sha256: Vec<String>,
+        /// Whether each question is asked in every order of its options.
+        circular: bool,
+        /// Items.
+        items: usize,
+        /// Rows that are not asked, by reason.
+        left_out: BTreeMap<LeftOut, usize>,
+    },
+}
+
+impl Origin {
+    /// A short name: the split, or the layout.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Suite { split, .. } => split.name(),
+            Self::Benchmark { layout, .. } => layout.name(),
+        }
+    }
 }
 
 /// Questions of each task whose thoughts are borrowed.

@@ -3,10 +3,12 @@
 //! | module | |
 //! |---|---|
 //! | [`item`] | what is asked: parts of the refocus suite |
+//! | [`benchmark`] | what is asked: benchmarks that others use, in their own files |
 //! | [`run`](mod@run) | asks every item, keeps a line of each, goes on where it was killed |
 //! | [`grade`] | right, wrong or unparsed; pure, and never a guess |
 //! | [`intervene`] | what is put in the place of thoughts and looks, to see whether they matter |
 //! | [`stats`], [`summary`] | shares and differences with intervals |
+//! | [`rules`] | what benchmarks count as right: all orders of the options, pairs, a yes that is one |
 //! | [`cells`] | regions of pictures and the cells a model looks at |
 //!
 //! Invariants: no printing; no tensors; the same settings give the same results, times apart; nothing is counted right
@@ -27,22 +29,26 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod benchmark;
 pub mod cells;
 mod error;
 pub mod grade;
 pub mod intervene;
 pub mod item;
 pub mod record;
+pub mod rules;
 pub mod run;
 pub mod settings;
 pub mod stats;
 pub mod summary;
 
-pub use error::{Error, Result};
+pub use benchmark::Benchmark;
+pub use error::{Error, Result, Unusable};
 pub use grade::{Expected, Outcome};
 pub use intervene::Intervention;
 pub use item::{Item, Origin, Refocus, Source};
 pub use record::Record;
+pub use rules::Rules;
 pub use run::{Evaluation, read, run};
 pub use settings::Settings;
 pub use summary::Summary;

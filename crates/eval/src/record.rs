@@ -23,6 +23,9 @@ pub struct Record {
     pub said: String,
     /// What that is worth.
     pub outcome: Outcome,
+    /// Why it was not asked at all, where the model cannot be asked it; then nothing was said, and it is not right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Latent steps and tokens.
     pub usage: Usage,
     /// For each step whose true region is known: whether the cell with most of it was read.

@@ -8,8 +8,9 @@ use crate::intervene::{Material, Plan};
 use crate::item::{Item, Source};
 use crate::record::{Record, Replacement};
 use crate::settings::Settings;
-use crate::{Error, Result};
+use crate::{Error, Outcome, Result, rules};
 use lare_infer::{Answer, Assistant, Batch, Options, Question, Replaced, Steps, session};
+use lare_trace::Usage;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -146,30 +147,45 @@ fn create(folder: &Path, settings: &Settings) -> Result<File> {
     File::options().create_new(true).append(true).open(&items).map_err(|e| Error::file("write", &items, &e))
 }
 
-/// Answers to other questions, by task, and the mean thought of each step over all of them.
+/// Answers to other questions, and the mean thought of each step over all of them.
 struct Others {
-    answers: Vec<(String, Answer)>,
+    answers: Vec<Other>,
     means: Vec<Vec<f32>>,
+}
+
+struct Other {
+    id: String,
+    task: String,
+    answer: Answer,
 }
 
 impl Others {
     fn ask(assistant: &Assistant, source: &dyn Source, settings: &Settings) -> Result<Self> {
-        let items = source.others()?;
+        let fits = |item: &Item| session::check(assistant, &Question::new(0, &item.prompt, options(settings))).is_ok();
+        let items: Vec<Item> = source.others()?.into_iter().filter(fits).collect();
         let mut answers = Vec::with_capacity(items.len());
         for items in items.chunks(settings.batch.max(1)) {
             let plans = vec![None; items.len()];
             let found = ask(assistant, items, &plans, settings)?;
-            answers.extend(items.iter().map(|item| item.task.clone()).zip(found));
+            let other =
+                |(item, answer): (&Item, Answer)| Other { id: item.id.clone(), task: item.task.clone(), answer };
+            answers.extend(items.iter().zip(found).map(other));
         }
-        let means = means(answers.iter().map(|(_, answer)| answer));
+        let means = means(answers.iter().map(|other| &other.answer));
         Ok(Self { answers, means })
     }
 
-    /// An answer of the same task, each item another.
+    /// An answer of the same task, each item another; of any task where this one has none. Never one to the item's own
+    /// question, which a benchmark without a second split may have among the others.
     fn for_item(&self, item: &Item, number: usize) -> Option<&Answer> {
-        let same: Vec<&Answer> =
-            self.answers.iter().filter(|(task, _)| *task == item.task).map(|(_, answer)| answer).collect();
-        (!same.is_empty()).then(|| same[number % same.len()])
+        let own = rules::question(&item.id);
+        let others = || self.answers.iter().filter(move |other| rules::question(&other.id) != own);
+        let mut fit: Vec<&Answer> =
+            others().filter(|other| other.task == item.task).map(|other| &other.answer).collect();
+        if fit.is_empty() {
+            fit = others().map(|other| &other.answer).collect();
+        }
+        (!fit.is_empty()).then(|| fit[number % fit.len()])
     }
 }
 
@@ -195,19 +211,45 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Answers and grades items; `first` is the number of the first.
+    /// Answers and grades items; `first` is the number of the first. What the model cannot be asked is kept with the reason.
     fn batch(&self, items: &[Item], first: usize) -> Result<Vec<Record>> {
+        let refusals = items.iter().map(|item| self.refusal(item)).collect::<Result<Vec<_>>>()?;
+        let asked = items.iter().zip(first..).zip(&refusals).filter(|(_, refusal)| refusal.is_none());
+        let (asked, numbers): (Vec<Item>, Vec<usize>) = asked.map(|((item, number), _)| (item.clone(), number)).unzip();
+        let mut answered = self.answered(&asked, &numbers)?.into_iter();
+        let record = |(item, refusal): (&Item, Option<String>)| match refusal {
+            Some(refusal) => Some(refused(item, refusal)),
+            None => answered.next(),
+        };
+        Ok(items.iter().zip(refusals).filter_map(record).collect())
+    }
+
+    /// Why the model cannot be asked an item: it is empty, or longer than the context.
+    fn refusal(&self, item: &Item) -> Result<Option<String>> {
+        match session::check(self.assistant, &Question::new(0, &item.prompt, options(self.settings))) {
+            Ok(()) => Ok(None),
+            Err(lare_infer::Error::LongQuestion { most, got, .. }) => {
+                Ok(Some(format!("too long: {got} tokens, at most {most}")))
+            }
+            Err(lare_infer::Error::EmptyQuestion { .. }) => Ok(Some("empty".to_owned())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Answers and grades items that can be asked.
+    fn answered(&self, items: &[Item], numbers: &[usize]) -> Result<Vec<Record>> {
         let untouched = ask(self.assistant, items, &vec![None; items.len()], self.settings)?;
-        let mut records: Vec<Record> =
-            items.iter().zip(&untouched).zip(first..).map(|((item, answer), n)| self.record(item, answer, n)).collect();
+        let of = items.iter().zip(&untouched).zip(numbers);
+        let mut records: Vec<Record> = of.map(|((item, answer), number)| self.record(item, answer, *number)).collect();
         for what in &self.settings.interventions {
             let plan = |(row, item): (usize, &Item)| {
-                let other = self.others.for_item(item, first + row)?;
-                let seed = self.settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (first + row) as u64;
+                let other = self.others.for_item(item, numbers[row]);
+                let other = other.ok_or_else(|| Error::Alone { item: item.id.clone() })?;
+                let seed = self.settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ numbers[row] as u64;
                 let material = Material { other, means: &self.others.means, seed };
-                Some(what.plan(item, &untouched[row], &material))
+                Ok(Some(what.plan(item, &untouched[row], &material)))
             };
-            let plans: Vec<Option<Plan>> = items.iter().enumerate().map(plan).collect();
+            let plans = items.iter().enumerate().map(plan).collect::<Result<Vec<Option<Plan>>>>()?;
             let answers = ask(self.assistant, items, &plans, self.settings)?;
             for ((record, item), answer) in records.iter_mut().zip(items).zip(answers) {
                 let outcome = item.expected.grade(&answer.text);
@@ -233,6 +275,7 @@ impl Judge<'_> {
             expected: item.expected.text(),
             said: answer.text.clone(),
             outcome: item.expected.grade(&answer.text),
+            refused: None,
             usage: answer.usage,
             hits: item.rationale.as_ref().map_or_else(Vec::new, |rationale| hits(rationale, answer)),
             time_ms: answer.timing.total,
@@ -242,10 +285,34 @@ impl Judge<'_> {
     }
 }
 
+/// The record of an item that was not asked.
+fn refused(item: &Item, refusal: String) -> Record {
+    Record {
+        id: item.id.clone(),
+        task: item.task.clone(),
+        looks: item.looks,
+        prompt: item.prompt.clone(),
+        expected: item.expected.text(),
+        said: String::new(),
+        outcome: Outcome::Unparsed,
+        refused: Some(refusal),
+        usage: Usage::default(),
+        hits: Vec::new(),
+        time_ms: 0.0,
+        likeness: Vec::new(),
+        replaced: Vec::new(),
+    }
+}
+
+/// How every item is asked.
+fn options(settings: &Settings) -> Options {
+    let steps = settings.steps.map_or(Steps::Auto { threshold: settings.halt_threshold }, Steps::Fixed);
+    Options { steps, nearest_words: 0, ..Options::default() }
+}
+
 /// Answers items, each as the model does or by a plan.
 fn ask(assistant: &Assistant, items: &[Item], plans: &[Option<Plan>], settings: &Settings) -> Result<Vec<Answer>> {
-    let steps = settings.steps.map_or(Steps::Auto { threshold: settings.halt_threshold }, Steps::Fixed);
-    let options = Options { steps, nearest_words: 0, ..Options::default() };
+    let options = options(settings);
     let pictures: Vec<_> = items.iter().map(|item| &*item.picture).collect();
     let mut questions = Vec::with_capacity(items.len());
     for (row, (item, plan)) in items.iter().zip(plans).enumerate() {

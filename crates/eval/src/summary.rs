@@ -35,6 +35,8 @@ pub struct Group {
     pub right: Interval,
     /// Answers that name nothing of what was asked for.
     pub unparsed: usize,
+    /// Questions that the model cannot be asked, because they are too long for it; among the unparsed.
+    pub refused: usize,
     /// Items with at least one latent step.
     pub thought: usize,
     /// Mean latent steps.
@@ -79,6 +81,7 @@ impl Group {
             items,
             right,
             unparsed: count(&|r| r.outcome == Outcome::Unparsed),
+            refused: count(&|r| r.refused.is_some()),
             thought: count(&|r| r.usage.latent_steps > 0),
             latent_steps: mean(&|r| r.usage.latent_steps as f64),
             text_tokens: mean(&|r| r.usage.text_tokens as f64),
@@ -192,6 +195,7 @@ mod tests {
             expected: "1".into(),
             said: "1".into(),
             outcome: outcome(right),
+            refused: None,
             usage: Usage { latent_steps: looks, text_tokens: 3, processed_positions: 60, ..Usage::default() },
             hits: vec![right; looks],
             time_ms: 4.0,

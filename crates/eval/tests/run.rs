@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use lare_data::{Split, Task};
-use lare_eval::{Error, Intervention, Outcome, Record, Refocus, Settings, Source, Summary, read, run};
+use lare_eval::{Error, Intervention, Item, Origin, Outcome, Record, Refocus, Settings, Source, Summary, read, run};
 use lare_infer::Assistant;
 use std::fs;
 use std::path::Path;
@@ -79,6 +79,48 @@ fn what_replaces_thoughts_matters_and_no_thoughts_are_no_steps() {
     assert_eq!(summary.causal.len(), Intervention::ALL.len());
     assert!(summary.causal[1].cost.low > 0.2, "{}", summary.causal[1].verdict());
     assert_eq!(summary.all.thought, 16);
+}
+
+/// Two questions of the suite, and one between them that no context holds.
+struct TooLong(Refocus);
+
+impl Source for TooLong {
+    fn count(&self) -> usize {
+        3
+    }
+
+    fn item(&self, index: usize) -> lare_eval::Result<Item> {
+        let item = self.0.item(index)?;
+        Ok(if index == 1 { Item { prompt: "cat ".repeat(300), ..item } } else { item })
+    }
+
+    fn origin(&self) -> Origin {
+        self.0.origin()
+    }
+
+    fn others(&self) -> lare_eval::Result<Vec<Item>> {
+        self.0.others()
+    }
+}
+
+#[test]
+fn a_question_that_does_not_fit_is_kept_as_refused_and_ends_nothing() {
+    let assistant = assistant();
+    let source = TooLong(Refocus::new(Split::Val, vec![Task::Read], 3));
+    let settings = Settings { interventions: vec![Intervention::Zero], ..Settings::new(&assistant, &source) };
+    let place = tempfile::tempdir().unwrap();
+    let found = run(&assistant, &source, &settings, place.path(), &mut |_| true).unwrap();
+    let ids: Vec<&str> = found.records.iter().map(|record| record.id.as_str()).collect();
+    assert_eq!(ids, ["val/read/0", "val/read/1", "val/read/2"]);
+    let refused = &found.records[1];
+    assert_eq!((refused.outcome, refused.said.as_str()), (Outcome::Unparsed, ""));
+    assert!(
+        refused.refused.as_ref().is_some_and(|why| why.starts_with("too long: 300 tokens, at most ")),
+        "{refused:?}"
+    );
+    assert!(found.records[0].refused.is_none() && found.records[2].replaced.len() == 1);
+    let all = Summary::of(&settings, &found.records).unwrap();
+    assert_eq!((all.all.items, all.all.refused, all.causal[0].items), (3, 1, 2));
 }
 
 #[test]

@@ -134,6 +134,14 @@ pub fn picture_positions(config: &Config, cells: usize) -> usize {
     }
 }
 
+/// Refuses what [`answer`] would refuse about one question, without computing anything.
+///
+/// # Errors
+/// An empty question, one that does not fit the context, an option that cannot be.
+pub fn check(assistant: &Assistant, question: &Question) -> Result<()> {
+    Row::new(assistant, question, 1).map(drop)
+}
+
 /// Answers every question of a batch, in the order of the questions.
 ///
 /// # Errors

@@ -1,39 +1,45 @@
-//! `lare eval`: a model on a part of the suite, graded item by item, and whether its thoughts matter.
+//! `lare eval`: a model on a part of the suite or on a benchmark, graded item by item, and whether its thoughts matter.
 
-use super::{Outcome, assistant};
+use super::{Outcome, assistant, counted};
 use crate::args::{Eval, StepCount};
 use crate::failure::Failure;
 use crate::messages::{Messages, Report};
 use lare_data::Task;
+use lare_eval::rules::{BothRight, Circular, YesNo};
 use lare_eval::summary::{Effect, Group};
-use lare_eval::{Intervention, Refocus, Settings, Source, Summary, stats::Interval};
+use lare_eval::{Intervention, Origin, Refocus, Rules, Settings, Source, Summary, benchmark, stats::Interval};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+
+/// Questions of each task of the suite, unless said otherwise.
+const COUNT: usize = 200;
 
 /// Asks what has not been asked yet, and tells what came of it all.
 pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
     refuse_nothing(eval)?;
     let assistant = assistant(eval.model.as_deref())?;
-    let tasks = if eval.tasks.is_empty() { Task::ALL.to_vec() } else { once(&eval.tasks) };
-    let source = Refocus::new(eval.split, tasks, eval.count);
+    let source = source(eval)?;
     let settings = Settings {
         steps: match eval.steps {
             StepCount::Auto => None,
             StepCount::Fixed(steps) => Some(steps),
         },
         halt_threshold: eval.halt_threshold,
-        interventions: if eval.causal { Intervention::ALL.to_vec() } else { once(&eval.replace) },
+        interventions: interventions(eval)?,
         seed: eval.seed,
         batch: eval.batch,
-        ..Settings::new(&assistant, &source)
+        ..Settings::new(&assistant, &*source)
     };
     let folder = eval.out.clone().unwrap_or_else(|| {
-        PathBuf::from("runs/eval").join(format!("{}-{}-{}", settings.model, eval.split, settings.digest()))
+        PathBuf::from("runs/eval").join(format!("{}-{}-{}", settings.model, settings.items.name(), settings.digest()))
     });
+    if let Some(left_out) = left_out(&settings.items) {
+        messages.note(&left_out);
+    }
     let mut bar = messages.progress("answering", Some(source.count() as u64));
     let interrupted = super::listen()?;
-    let found = lare_eval::run(&assistant, &source, &settings, &folder, &mut |done| {
+    let found = lare_eval::run(&assistant, &*source, &settings, &folder, &mut |done| {
         bar.at(done as u64, "answering");
         !interrupted.load(Ordering::Relaxed)
     });
@@ -56,18 +62,68 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
              of the plain model; `--steps N` makes it think",
         );
     }
-    messages.report(&Found { settings: &settings, summary: &summary, folder: &folder })?;
+    if summary.all.refused > 0 {
+        let (refused, all) = (summary.all.refused, summary.all.items);
+        messages.warning(&format!(
+            "{refused} of {all} questions were not asked, because they do not fit the model's context; they count as unparsed"
+        ));
+    }
+    let rules = Rules::of(&settings.items, &found.records);
+    messages.report(&Found { settings: &settings, summary: &summary, rules: &rules, folder: &folder })?;
     messages.note(&format!("results of every question: {}", folder.join("items.jsonl").display()));
     Ok(Outcome::Done)
 }
 
 fn refuse_nothing(eval: &Eval) -> Result<(), Failure> {
-    for (flag, value) in [("--count", eval.count), ("--batch", eval.batch)] {
-        if value == 0 {
+    for (flag, value) in [("--count", eval.count), ("--batch", Some(eval.batch))] {
+        if value == Some(0) {
             return Err(Failure::new(format!("`{flag} 0` asks nothing")).part("expected", "at least 1").part("got", 0));
         }
     }
     Ok(())
+}
+
+/// What is asked: a benchmark's files, or a part of the suite.
+fn source(eval: &Eval) -> Result<Box<dyn Source>, Failure> {
+    let Some(path) = &eval.data else {
+        let tasks = if eval.tasks.is_empty() { Task::ALL.to_vec() } else { once(&eval.tasks) };
+        return Ok(Box::new(Refocus::new(eval.split, tasks, eval.count.unwrap_or(COUNT))));
+    };
+    let mut found = benchmark::open(path)?;
+    if eval.circular {
+        found = found.circular()?;
+    }
+    Ok(Box::new(match eval.count {
+        Some(count) => found.first(count),
+        None => found,
+    }))
+}
+
+/// What is replaced. A benchmark does not say where to look, so that there is no true region to read.
+fn interventions(eval: &Eval) -> Result<Vec<Intervention>, Failure> {
+    let regions_are_known = eval.data.is_none();
+    if !regions_are_known && eval.replace.contains(&Intervention::OraclePatches) {
+        let summary = format!("`--replace {}` needs to know where to look", Intervention::OraclePatches);
+        return Err(Failure::new(summary)
+            .part("expected", "questions of the suite, which come with their regions")
+            .part("got", "a benchmark, which has none")
+            .hint("leave it out, or leave out `--data`"));
+    }
+    Ok(match eval.causal {
+        true => Intervention::ALL
+            .into_iter()
+            .filter(|what| regions_are_known || *what != Intervention::OraclePatches)
+            .collect(),
+        false => once(&eval.replace),
+    })
+}
+
+/// A sentence about the rows of a benchmark that are not asked.
+fn left_out(items: &Origin) -> Option<String> {
+    let Origin::Benchmark { left_out, .. } = items else { return None };
+    let each: Vec<String> =
+        left_out.iter().map(|(why, count)| format!("{} {}", counted(*count, "row"), why.says())).collect();
+    (!each.is_empty()).then(|| format!("left out: {}", each.join("; ")))
 }
 
 /// Each once, in order.
@@ -84,6 +140,7 @@ fn once<T: PartialEq + Copy>(all: &[T]) -> Vec<T> {
 struct Found<'a> {
     settings: &'a Settings,
     summary: &'a Summary,
+    rules: &'a Rules,
     folder: &'a Path,
 }
 
@@ -92,8 +149,10 @@ impl Report for Found<'_> {
         let summary = self.summary;
         let steps = self.settings.steps.map_or("auto".to_owned(), |steps| steps.to_string());
         let hash = &self.settings.weights_hash[..8.min(self.settings.weights_hash.len())];
+        let names = summary.tasks.iter().map(|(task, _)| task.chars().count() + 1);
+        let width = names.max().unwrap_or(0).max(12);
         let mut text = format!(
-            "{} ({hash}), {} questions, latent steps: {steps}\n\n{:<12}{:>6}  {:<14}{:>7}{:>7}{:>11}{:>8}{:>10}\n",
+            "{} ({hash}), {} questions, latent steps: {steps}\n\n{:<width$}{:>6}  {:<14}{:>7}{:>7}{:>11}{:>8}{:>10}\n",
             self.settings.model,
             summary.all.items,
             "",
@@ -106,13 +165,14 @@ impl Report for Found<'_> {
             "unparsed"
         );
         for (task, group) in &summary.tasks {
-            text += &row(task, group);
+            text += &row(task, width, group);
             let of_task: Vec<_> = summary.looks.iter().filter(|(name, ..)| name == task).collect();
             for (_, looks, group) in of_task.iter().filter(|_| of_task.len() > 1) {
-                text += &row(&format!("  {looks} looks"), group);
+                text += &row(&format!("  {looks} looks"), width, group);
             }
         }
-        text += &row("all", &summary.all);
+        text += &row("all", width, &summary.all);
+        text += &by_the_rules(self.rules);
         let thought = 100.0 * summary.all.thought as f64 / summary.all.items as f64;
         text += &format!("\nlatent mode was entered in {thought:.1} % of the answers\n");
         if !summary.likeness.is_empty() {
@@ -150,16 +210,17 @@ impl Report for Found<'_> {
             "likeness": summary.likeness,
             "causal": summary.causal.iter().map(effect).collect::<Vec<_>>(),
             "causal_by_task": by_task,
+            "rules": self.rules,
         })
     }
 }
 
-fn row(name: &str, group: &Group) -> String {
+fn row(name: &str, width: usize, group: &Group) -> String {
     let percent = |x: f64| 100.0 * x;
     let Interval { value, low, high } = group.right;
     let hits = group.hit_rate().map_or(String::new(), |hits| format!("{:.1} %", percent(hits.value)));
     format!(
-        "{name:<12}{:>6.1}  {:<14}{:>7.2}{:>7.2}{:>11.1}{hits:>8}{:>10}\n",
+        "{name:<width$}{:>6.1}  {:<14}{:>7.2}{:>7.2}{:>11.1}{hits:>8}{:>10}\n",
         percent(value),
         format!("{:.1} to {:.1}", percent(low), percent(high)),
         group.latent_steps,
@@ -167,6 +228,35 @@ fn row(name: &str, group: &Group) -> String {
         group.processed_positions,
         group.unparsed
     )
+}
+
+/// What a benchmark's own rules give, where it has any.
+fn by_the_rules(rules: &Rules) -> String {
+    let mut text = String::new();
+    if let Some(Circular { questions, right, first, .. }) = &rules.circular {
+        let (all, first) = (shown(right), 100.0 * first.value);
+        text += &format!(
+            "\ncircular: {all} of {questions} questions right in every order of their options; {first:.1} % in the first\n"
+        );
+    }
+    if !rules.yes_no.is_empty() {
+        text += &format!("\n{:<14}{:>9}{:>11}{:>8}{:>7}{:>7}\n", "", "accuracy", "precision", "recall", "F1", "yes");
+    }
+    for YesNo { category, accuracy, precision, recall, f1, yes_rate, .. } in &rules.yes_no {
+        let [accuracy, precision, recall, f1, yes] = [Some(*accuracy), *precision, *recall, *f1, Some(*yes_rate)]
+            .map(|share| share.map_or("-".to_owned(), |share| format!("{:.1}", 100.0 * share)));
+        text += &format!("{category:<14}{accuracy:>9}{precision:>11}{recall:>8}{f1:>7}{yes:>7}\n");
+    }
+    if let Some(BothRight { pairs, right, alone }) = &rules.pairs {
+        text += &format!("\npairs: {} of {pairs} pairs with both right", shown(right));
+        text += &if *alone > 0 { format!("; {alone} without their pair do not count\n") } else { "\n".to_owned() };
+    }
+    text
+}
+
+/// A share with its interval.
+fn shown(Interval { value, low, high }: &Interval) -> String {
+    format!("{:.1} % [{:.1}, {:.1}]", 100.0 * value, 100.0 * low, 100.0 * high)
 }
 
 /// A group as an object, beside what names it.

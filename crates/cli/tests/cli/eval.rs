@@ -76,6 +76,64 @@ fn an_evaluation_that_was_stopped_goes_on() {
 }
 
 #[test]
+fn a_benchmark_in_its_own_file_is_measured_by_its_rules() {
+    let place = Place::new();
+    let made =
+        place.run(&["make-data", "--tasks", "compare,read", "--count", "3", "--format", "tsv", "--out", "some.tsv"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    let asked = [
+        "eval",
+        "--data",
+        "some.tsv",
+        "--circular",
+        "--count",
+        "2",
+        "--steps",
+        "1",
+        "--replace",
+        "other",
+        "--out",
+        "results",
+    ];
+    let found = place.run(&[&asked[..], &["--json"]].concat());
+    assert_eq!((found.code, found.err.as_str()), (0, ""));
+    let found = found.json();
+    let items = &found["settings"]["items"]["benchmark"];
+    assert_eq!(
+        (&items["layout"], &items["circular"], &items["items"]),
+        (&"vlmevalkit".into(), &true.into(), &4.into())
+    );
+    assert_eq!(items["left_out"]["open-question"], 3);
+    assert_eq!(items["sha256"][0].as_str().unwrap().len(), 64);
+    assert_eq!((&found["all"]["items"], &found["rules"]["circular"]["questions"]), (&4.into(), &2.into()));
+    assert_eq!(found["causal"][0]["items"], 4);
+    let lines = fs::read_to_string(place.path().join("results/items.jsonl")).unwrap();
+    let ids = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone());
+    assert!(ids.eq(["vlmevalkit/0/r0", "vlmevalkit/0/r1", "vlmevalkit/1/r0", "vlmevalkit/1/r1"].map(Value::from)));
+    let again = place.run(&asked);
+    assert!(again.out.contains("of 2 questions right in every order of their options"), "{}", again.out);
+    assert!(again.err.contains("left out: 3 rows with an open question"), "{}", again.err);
+    // Without `--out` the folder is named after the layout.
+    let plain = place.run(&["eval", "--data", "some.tsv", "--steps", "0"]);
+    assert!(plain.out.contains("3 questions") && !plain.out.contains("circular"), "{}", plain.out);
+    assert!(plain.err.contains("nano-vlmevalkit-"), "{}", plain.err);
+    let other = place.run(&["eval", "--data", "some.tsv", "--replace", "oracle-patches"]);
+    assert_eq!(other.code, 2);
+    assert!(other.err.contains("`--replace oracle-patches` needs to know where to look"), "{}", other.err);
+}
+
+#[test]
+fn a_file_of_no_known_layout_is_refused_with_its_columns() {
+    let place = Place::new();
+    let file = place.file("strange.tsv", b"name\tpicture\n1\t2\n");
+    let ran = place.run(&["eval", "--data", &file]);
+    assert_eq!(ran.code, 2);
+    for part in ["strange.tsv", "name, picture", "vlmevalkit", "mmvp", "hint: rename the columns"] {
+        assert!(ran.err.contains(part), "{part} in {}", ran.err);
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let place = Place::new();
     for (arguments, part) in [
@@ -85,6 +143,10 @@ fn what_cannot_be_measured_is_refused() {
         (&["--tasks", "reading"], "unknown task `reading`"),
         (&["--steps", "99", "--count", "1"], "`steps`"),
         (&["--model", "nowhere"], "nowhere"),
+        (&["--data", "nowhere.tsv"], "nowhere.tsv"),
+        (&["--data", "nowhere.tsv", "--split", "val"], "--split"),
+        (&["--data", "nowhere.tsv", "--tasks", "read"], "--tasks"),
+        (&["--circular"], "--data"),
     ] {
         let ran = place.run(&[&["eval"][..], arguments].concat());
         assert_eq!(ran.code, 2, "{arguments:?}");
