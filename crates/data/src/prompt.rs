@@ -27,13 +27,16 @@ pub fn lay_out(tokenizer: &Tokenizer, question: &str) -> Prompt {
     Prompt { ids }
 }
 
-/// Lays out what the model is to say after its looks: `</think> answer <end>`.
+/// Lays out what the model is to say after its latent steps: `</think> answer <end>`; with steps of the rationale that are
+/// said as text, `</think> steps </think> answer <end>`.
 #[must_use]
-pub fn answer_ids(tokenizer: &Tokenizer, answer: &str) -> Vec<u32> {
-    let words = tokenizer.encode(answer);
-    let mut ids = Vec::with_capacity(words.len() + 2);
-    ids.push(THINK_END);
-    ids.extend(words);
+pub fn answer_ids(tokenizer: &Tokenizer, steps: &str, answer: &str) -> Vec<u32> {
+    let mut ids = vec![THINK_END];
+    if !steps.is_empty() {
+        ids.extend(tokenizer.encode(steps));
+        ids.push(THINK_END);
+    }
+    ids.extend(tokenizer.encode(answer));
     ids.push(END);
     ids
 }
@@ -50,8 +53,12 @@ mod tests {
         let prompt = lay_out(&tokenizer, "What is written under the dog?");
         assert_eq!((prompt.ids[0], prompt.ids[prompt.ids.len() - 1]), (QUESTION, THINK));
         assert_eq!(prompt.ids.len(), 2 + 7);
-        let answer = answer_ids(&tokenizer, "K7");
-        assert_eq!(answer, [THINK_END, tokenizer.id("K").unwrap(), tokenizer.id("7").unwrap(), END]);
+        let said = [tokenizer.id("K").unwrap(), tokenizer.id("7").unwrap()];
+        let answer = answer_ids(&tokenizer, "", "K7");
+        assert_eq!(answer, [&[THINK_END][..], &said, &[END]].concat());
+        let aloud = answer_ids(&tokenizer, "The dog.", "K7");
+        let steps = tokenizer.encode("The dog.");
+        assert_eq!(aloud, [&[THINK_END][..], &steps, &[THINK_END], &said, &[END]].concat());
     }
 
     #[test]

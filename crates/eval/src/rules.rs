@@ -95,11 +95,14 @@ pub fn question(id: &str) -> &str {
     id.rsplit_once("/r").filter(|(_, turn)| is_turn(turn)).map_or(id, |(question, _)| question)
 }
 
+/// A question in circular evaluation: its name and task, whether its first order was right, and whether all were.
+type Turned<'a> = (&'a str, &'a str, bool, bool);
+
 /// A question is right only where it is right in every order of its options; `None` of nothing.
 #[must_use]
 pub fn circular(records: &[Record]) -> Option<Circular> {
     // In the order of the items: name, task, right in the first order, right in all.
-    let mut questions: Vec<(&str, &str, bool, bool)> = Vec::new();
+    let mut questions: Vec<Turned> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for record in records {
         let name = question(&record.id);
@@ -111,7 +114,7 @@ pub fn circular(records: &[Record]) -> Option<Circular> {
             }
         }
     }
-    let share = |right: &dyn Fn(&(&str, &str, bool, bool)) -> bool| {
+    let share = |right: &dyn Fn(&Turned) -> bool| {
         wilson(questions.iter().filter(|question| right(question)).count(), questions.len())
     };
     let mut tasks: Vec<(String, usize, Interval)> = Vec::new();

@@ -307,7 +307,8 @@ fn refused(item: &Item, refusal: String) -> Record {
 /// How every item is asked.
 fn options(settings: &Settings) -> Options {
     let steps = settings.steps.map_or(Steps::Auto { threshold: settings.halt_threshold }, Steps::Fixed);
-    Options { steps, nearest_words: 0, ..Options::default() }
+    // Steps that are said as text take more words than an answer; the context is the limit.
+    Options { steps, nearest_words: 0, max_tokens: 1 << 12, ..Options::default() }
 }
 
 /// Answers items, each as the model does or by a plan.

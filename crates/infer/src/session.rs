@@ -18,7 +18,7 @@ use crate::{Assistant, Error, Result};
 use candle_core::{D, Tensor};
 use lare_data::tokenizer::{END, THINK_END};
 use lare_data::{Picture, Prepared, prepare, prompt};
-use lare_model::config::{Config, Context, Memory};
+use lare_model::config::{Config, Context, Memory, Thinking};
 use lare_model::reasoner::{Intervention, ReplaceThought, Scene};
 use lare_model::{Prompts, Thread, Views};
 use lare_trace::{Grid, Timing, Usage};
@@ -111,7 +111,9 @@ pub enum Finish {
 pub struct Answer {
     /// The answer's words.
     pub text: String,
-    /// Their token ids.
+    /// The steps that were said as text before them, of a model that says steps; else empty.
+    pub steps: String,
+    /// All token ids that were said, those of steps and the `</think>` after them included.
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
@@ -204,6 +206,8 @@ struct Row<'a> {
     looks: Vec<LookReport>,
     sampler: Sampler,
     tokens: Vec<u32>,
+    /// Where the answer begins among the tokens; `None` while steps are said.
+    answer_at: Option<usize>,
     said: String,
     finish: Option<Finish>,
 }
@@ -218,7 +222,7 @@ impl<'a> Row<'a> {
         }
         let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids;
         let most_steps = options.most_steps(config);
-        let room = positions(config).saturating_sub(most_steps + LEAST_ANSWER);
+        let room = positions(config).saturating_sub(most_steps * positions_per_step(config) + LEAST_ANSWER);
         if prompt.len() > room {
             // Two of the prompt's tokens are its markers.
             let (most, got) = (room.saturating_sub(2), prompt.len() - 2);
@@ -233,6 +237,7 @@ impl<'a> Row<'a> {
             looks: Vec::new(),
             sampler: Sampler::new(options.sampling),
             tokens: Vec::new(),
+            answer_at: (!config.language.says_steps).then_some(0),
             said: String::new(),
             finish: None,
         })
@@ -255,13 +260,34 @@ impl<'a> Row<'a> {
             return;
         }
         self.tokens.push(token);
+        if token == THINK_END {
+            self.answer_at = Some(self.tokens.len());
+        }
         // `</think>` and all tokens but the newest have been fed.
-        let used = self.prompt.len() + self.looks.len() + self.tokens.len();
+        let used = self.prompt.len() + self.looks.len() + self.spliced(config) + self.tokens.len();
         if self.tokens.len() >= self.options.max_tokens {
             self.finish = Some(Finish::Length);
         } else if used >= positions(config) {
             self.finish = Some(Finish::Context);
         }
+    }
+
+    /// Tokens that its looks appended to the context.
+    fn spliced(&self, config: &Config) -> usize {
+        match config.refocus.thinking {
+            Thinking::Splice => self.entries_read(config),
+            _ => 0,
+        }
+    }
+
+    /// Entries of the memory that its looks read.
+    fn entries_read(&self, config: &Config) -> usize {
+        self.looks.iter().map(|look| look.chosen.len()).sum::<usize>() * entries_per_patch(config)
+    }
+
+    /// The answer so far; before it, of a model that says steps, nothing.
+    fn text(&self, assistant: &Assistant) -> String {
+        self.answer_at.map_or_else(String::new, |at| assistant.tokenizer.decode(&self.tokens[at..]))
     }
 
     /// What to feed next; nothing when done.
@@ -278,21 +304,40 @@ impl<'a> Row<'a> {
         let grid = grid(config, picture, prepared);
         let ended = usize::from(self.finish == Some(Finish::End));
         let words = self.tokens.len();
-        let read: usize = self.looks.iter().map(|l| l.chosen.len()).sum();
+        let appended = self.spliced(config);
         let usage = Usage {
             text_tokens: 1 + words + ended,
             latent_steps: self.looks.len(),
-            refocused_visual_tokens: read * grid.fine_per_cell,
-            appended_visual_tokens: 0,
+            refocused_visual_tokens: self.entries_read(config) - appended,
+            appended_visual_tokens: appended,
             // The last token, `<end>` or not, is chosen and never fed.
             processed_positions: picture_positions(config, grid.cells())
                 + self.prompt.len()
                 + self.looks.len()
+                + appended
                 + words
                 + ended,
         };
         let finish = self.finish.unwrap_or(Finish::Context);
-        Answer { text: self.said, tokens: self.tokens, finish, usage, looks: self.looks, grid, timing }
+        let steps = &self.tokens[..self.answer_at.unwrap_or(words)];
+        let steps = assistant.tokenizer.decode(steps);
+        Answer { text: self.said, steps, tokens: self.tokens, finish, usage, looks: self.looks, grid, timing }
+    }
+}
+
+/// Entries of the memory at one patch.
+fn entries_per_patch(config: &Config) -> usize {
+    match config.refocus.memory {
+        Memory::Projected => 1,
+        Memory::Fine => config.vision.fine_per_side.pow(2),
+    }
+}
+
+/// Positions that one latent step fills at most.
+fn positions_per_step(config: &Config) -> usize {
+    match config.refocus.thinking {
+        Thinking::Splice => 1 + config.refocus.patches * entries_per_patch(config),
+        _ => 1,
     }
 }
 
@@ -310,10 +355,7 @@ fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
         cols: prepared.cols,
         cell_px_x: cell(picture.width, prepared.inner_width),
         cell_px_y: cell(picture.height, prepared.inner_height),
-        fine_per_cell: match config.refocus.memory {
-            Memory::Projected => 1,
-            Memory::Fine => config.vision.fine_per_side.pow(2),
-        },
+        fine_per_cell: entries_per_patch(config),
     }
 }
 
@@ -380,11 +422,15 @@ fn say(assistant: &Assistant, thread: &mut Thread, rows: &mut [Row], on_event: &
                 continue;
             }
             finite("a logit", finite_sum[place])?;
-            // The markers before `<end>` lay out conversations; none is a word of an answer.
+            // The markers before `<end>` lay out conversations; none is a word of an answer. One ends steps that are said.
+            let ends_steps = row.answer_at.is_none().then(|| logits[THINK_END as usize]);
             logits.iter_mut().take(END as usize).for_each(|logit| *logit = f32::NEG_INFINITY);
+            if let Some(logit) = ends_steps {
+                logits[THINK_END as usize] = logit;
+            }
             let token = row.sampler.pick(&logits);
             row.hear(token, assistant.config());
-            let text = assistant.tokenizer.decode(&row.tokens);
+            let text = row.text(assistant);
             if let Some(more) = text.strip_prefix(&row.said).filter(|more| !more.is_empty()) {
                 on_event(Event::Token { row: place, text: more });
             }

@@ -77,6 +77,9 @@ pub struct Language {
     pub max_positions: usize,
     /// What the picture contributes to the context.
     pub context: Context,
+    /// Whether steps of a rationale that are not latent are said as text before `</think>`: with none latent, text
+    /// chain-of-thought.
+    pub says_steps: bool,
 }
 
 /// Where the scores come from that pick the patches of the next look.
@@ -101,10 +104,49 @@ pub enum Memory {
     Fine,
 }
 
+/// What a latent step feeds back: the method, or one of the baselines it is compared with, over the same forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thinking {
+    /// What the LQ-Former reads at the chosen patches, blended with the hidden state: latent refocusing.
+    Refocus,
+    /// The hidden state itself, without a look (Coconut, arXiv 2412.06769).
+    Hidden,
+    /// A learned vector for each step, whatever was asked (pause tokens, arXiv 2310.02226).
+    Constant,
+    /// The hidden state, after the memory at the chosen patches was appended to the context as tokens (as in interleaved
+    /// latent visual-text reasoning); with a window of patches, a crop.
+    Splice,
+}
+
+impl Thinking {
+    /// Whether a step scores and reads patches.
+    #[must_use]
+    pub fn looks(self) -> bool {
+        matches!(self, Self::Refocus | Self::Splice)
+    }
+}
+
+/// Which patches a step reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// Those with the highest scores, wherever they lie.
+    Best,
+    /// The square of neighbouring patches with the highest sum of scores, as many as fit `patches`.
+    Window,
+    /// Those of the first step, at every step.
+    First,
+}
+
 /// The latent step; METHOD section 3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refocus {
+    /// What a step feeds back.
+    pub thinking: Thinking,
+    /// Which patches it reads.
+    pub choice: Choice,
     /// Where the scores come from.
     pub scorer: Scorer,
     /// What is read at the chosen patches.

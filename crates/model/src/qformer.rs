@@ -5,11 +5,11 @@
 //! as bias, and a SwiGLU feed-forward. The keys and values of the whole memory are projected once per picture
 //! ([`QFormer::remember`]): a look then projects none of the patches it reads.
 
+use crate::Result;
 use crate::config::Config;
 use crate::mask;
 use crate::nn::{FeedForward, Linear, Norm, residual_std};
 use crate::weights::{Init, Path};
-use crate::{Error, Result};
 use candle_core::{IndexOp, Tensor};
 use lare_kernels::{self as kernels, Collected};
 use std::sync::Arc;
@@ -128,14 +128,6 @@ impl QFormer {
         memory: &[Collected],
         reading: &Reading,
     ) -> Result<Tensor> {
-        let (most, _) = self.step.dims2()?;
-        if earlier.len() >= most {
-            return Err(Error::Arguments {
-                what: "latent steps",
-                expected: format!("at most {most}, refocus.max_steps"),
-                got: (earlier.len() + 1).to_string(),
-            });
-        }
         // The present state carries the present step's embedding, each earlier thought its own step's.
         let present = hidden.broadcast_add(&self.step.i(earlier.len())?)?;
         let mut queries = vec![present];

@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::config::{Config, Scorer};
 use crate::decoder::Prefix;
 use crate::mask::Slots;
-use crate::refocus::{Focus, Look, Present, Refocus};
+use crate::refocus::{Focus, Look, Present, Refocus, Spliced};
 use crate::semantic::Semantic;
 use crate::weights::Path;
 use crate::{Error, Result};
@@ -108,7 +108,7 @@ impl Reasoner {
         let prefix = self.backbone.first_look(views, &coarse, &fine)?;
         let (_, p, _) = coarse.dims3()?;
         let hidden = prefix.hidden.narrow(1, 0, p)?.contiguous()?;
-        let look = self.refocus.prepare(&coarse, &hidden, &fine, views.visible()?)?;
+        let look = self.refocus.prepare([&coarse, &hidden, &fine], views.visible()?, &views.grids)?;
         Ok(Scene { prefix, look, grids: views.grids.clone() })
     }
 
@@ -179,9 +179,9 @@ impl Reasoner {
         }
         let language = &self.backbone.language;
         let latent = (&focus.thought * language.embedding_rms()?)?;
-        let real: Vec<Vec<bool>> = thinking.iter().map(|t| vec![*t]).collect();
-        let run = language.over_slots(&latent.unsqueeze(1)?, &real, &mut thread.cache, self.wants_rows())?;
-        let next = run.hidden.squeeze(1)?;
+        let (x, real) = in_context(&latent, focus.spliced.as_ref(), thinking)?;
+        let run = language.over_slots(&x, &real, &mut thread.cache, self.wants_rows())?;
+        let next = run.hidden.i((.., x.dim(1)? - 1))?.contiguous()?;
         thread.hidden = keep_stopped(thinking, &next, &thread.hidden)?;
         thread.rows = self.over_cells(run.rows, scene)?;
         for (row, _) in thinking.iter().enumerate().filter(|(_, t)| **t) {
@@ -247,6 +247,19 @@ impl Reasoner {
         let p = scene.look.patches();
         rows.into_iter().map(|row| Ok(row.narrow(2, 0, p)?)).collect()
     }
+}
+
+/// What a step appends to the context, `[B, N + 1, D]`, and which slots are real: what was spliced in, then the latent.
+fn in_context(latent: &Tensor, spliced: Option<&Spliced>, thinking: &[bool]) -> Result<(Tensor, Vec<Vec<bool>>)> {
+    let latent = latent.unsqueeze(1)?;
+    let Some(Spliced { tokens, real }) = spliced else {
+        return Ok((latent, thinking.iter().map(|thinks| vec![*thinks]).collect()));
+    };
+    let all = real.iter().zip(thinking).map(|(real, thinks)| {
+        let slots = real.iter().copied().chain([true]);
+        slots.map(|slot| slot && *thinks).collect()
+    });
+    Ok((Tensor::cat(&[tokens, &latent], 1)?, all.collect()))
 }
 
 /// The scores `[B, P]`, but shared evenly among the patches of rows that were given some: what was read, not what was

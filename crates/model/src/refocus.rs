@@ -11,7 +11,10 @@
 //! z = (g * u + (1 - g) * h), scaled to the norm of a token embedding            [ours]
 //! ```
 //!
-//! and `z` is the next input of the decoder. Earlier thoughts enter the queries at the scale of hidden states, mean
+//! and `z` is the next input of the decoder. The baselines that the method is compared with differ in what is fed back
+//! ([`Thinking`]) and in which patches are read ([`Choice`]), and in nothing else.
+//!
+//! Earlier thoughts enter the queries at the scale of hidden states, mean
 //! square 1: at an embedding's norm the step embedding would drown them. `u` starts from `h` and has seen earlier
 //! thoughts too, so an open gate alone does not say that a thought comes from the picture.
 //!
@@ -21,7 +24,8 @@
 //! trained by whatever trains the decoder's attention. Training, inference and evaluation all call
 //! [`Refocus::forward`].
 
-use crate::config::{Config, Memory, Scorer};
+use crate::backbone::nano::Grid;
+use crate::config::{Choice, Config, Memory, Scorer, Thinking};
 use crate::mask;
 use crate::nn::{Linear, sigmoid};
 use crate::qformer::{QFormer, Reading};
@@ -36,8 +40,12 @@ use std::sync::Arc;
 pub struct Look {
     /// The keys of `DotProduct`, with values of zero that nobody reads, `[S, P, 2, 1, D]`.
     pub keys: Option<Tensor>,
-    /// The LQ-Former's keys and values per block, `[S, M, 2, H, Dh]`.
+    /// The LQ-Former's keys and values per block, `[S, M, 2, H, Dh]`; empty for other ways of thinking.
     pub memory: Vec<Collected>,
+    /// The memory as tokens of the context, `[S, M, D]`, for [`Thinking::Splice`].
+    pub tokens: Option<Tensor>,
+    /// `[S]`, how the cells lie.
+    pub grids: Vec<Grid>,
     /// `[S * P]`, the real cells.
     pub visible: Arc<[bool]>,
     /// `S`.
@@ -71,6 +79,26 @@ pub struct Focus {
     pub thought: Tensor,
     /// Mean of `g`, `[B]`: 0 is all `h`, 1 is all `u`.
     pub gate_mean: Tensor,
+    /// What enters the context before the thought.
+    pub spliced: Option<Spliced>,
+}
+
+/// Tokens that a look appends to the context.
+#[derive(Clone, Debug)]
+pub struct Spliced {
+    /// `[B, N, D]`.
+    pub tokens: Tensor,
+    /// `[B][N]`; false where a row has fewer.
+    pub real: Vec<Vec<bool>>,
+}
+
+/// What turns a look into a thought.
+#[derive(Clone, Debug)]
+enum Thinker {
+    Refocus { qformer: QFormer, gate: Option<Linear> },
+    Hidden,
+    Constant(Tensor), // [max_steps, D]
+    Splice(Linear),   // the memory's width to D
 }
 
 impl Look {
@@ -87,8 +115,7 @@ pub struct Refocus {
     key: Option<Linear>,
     head_weights: Option<Tensor>, // [L * H]
     revisit: Option<Linear>,      // D to 1
-    qformer: QFormer,
-    gate: Option<Linear>,
+    thinker: Thinker,
     halt: Linear,
     settings: crate::config::Refocus,
     per_cell: usize,
@@ -141,7 +168,8 @@ impl Refocus {
     /// Builds the step at `path`.
     pub fn new(path: Path, config: &Config) -> Result<Self> {
         let (d, r) = (config.language.width, &config.refocus);
-        let dot = r.scorer == Scorer::DotProduct;
+        let looks = r.thinking.looks();
+        let dot = looks && r.scorer == Scorer::DotProduct;
         let linear = |name, wanted: bool| wanted.then(|| path.at(name, |p| Linear::new(p, d, d))).transpose();
         let maps = config.language.layers * config.language.heads;
         let memory_width = match r.memory {
@@ -151,12 +179,19 @@ impl Refocus {
         Ok(Self {
             query: linear("query", dot)?,
             key: linear("key", dot)?,
-            head_weights: (r.scorer == Scorer::WeightedAttention)
+            head_weights: (looks && r.scorer == Scorer::WeightedAttention)
                 .then(|| path.get("head_weights", &[maps], Init::Zeros))
                 .transpose()?,
-            revisit: r.revisit.then(|| path.at("revisit", |p| nothing_yet(p, d))).transpose()?,
-            qformer: path.at("qformer", |p| QFormer::new(p, config, memory_width))?,
-            gate: r.gate.then(|| path.at("gate", |p| Linear::new(p, 2 * d, d)?.biased(p, 0.0))).transpose()?,
+            revisit: (looks && r.revisit).then(|| path.at("revisit", |p| nothing_yet(p, d))).transpose()?,
+            thinker: match r.thinking {
+                Thinking::Refocus => Thinker::Refocus {
+                    qformer: path.at("qformer", |p| QFormer::new(p, config, memory_width))?,
+                    gate: r.gate.then(|| path.at("gate", |p| Linear::new(p, 2 * d, d)?.biased(p, 0.0))).transpose()?,
+                },
+                Thinking::Hidden => Thinker::Hidden,
+                Thinking::Constant => Thinker::Constant(path.get("constant", &[r.max_steps, d], Init::Normal(1.0))?),
+                Thinking::Splice => Thinker::Splice(path.at("splice", |p| Linear::new(p, memory_width, d))?),
+            },
             halt: path.at("halt", |p| nothing_yet(p, d))?,
             settings: r.clone(),
             per_cell: if r.memory == Memory::Fine { config.vision.fine_per_side.pow(2) } else { 1 },
@@ -168,22 +203,42 @@ impl Refocus {
     ///
     /// - `coarse`: `[S, P, D]`, the coarse tokens; `hidden`: their last hidden states
     /// - `fine`: `[S, P * E, Dv]`
-    pub fn prepare(&self, coarse: &Tensor, hidden: &Tensor, fine: &Tensor, visible: Arc<[bool]>) -> Result<Look> {
+    /// - `visible`: `[S * P]`, the real cells; `grids`: `[S]`, how they lie
+    pub fn prepare(&self, [coarse, hidden, fine]: [&Tensor; 3], visible: Arc<[bool]>, grids: &[Grid]) -> Result<Look> {
         let (pictures, patches, d) = hidden.dims3()?;
         let with_values = |key: &Linear| -> Result<Tensor> {
             let keys = key.forward(hidden)?.reshape(&[pictures, patches, 1, 1, d][..])?;
             Ok(Tensor::cat(&[&keys, &keys.zeros_like()?], 2)?)
         };
         let keys = self.key.as_ref().map(with_values).transpose()?;
-        let memory = match self.settings.memory {
-            Memory::Projected => self.qformer.remember(coarse)?,
-            Memory::Fine => self.qformer.remember(fine)?,
+        let seen = match self.settings.memory {
+            Memory::Projected => coarse,
+            Memory::Fine => fine,
         };
-        Ok(Look { keys, memory, visible, pictures })
+        let memory = match &self.thinker {
+            Thinker::Refocus { qformer, .. } => qformer.remember(seen)?,
+            _ => Vec::new(),
+        };
+        let tokens = match &self.thinker {
+            Thinker::Splice(project) => Some(project.forward(seen)?),
+            _ => None,
+        };
+        Ok(Look { keys, memory, tokens, grids: grids.to_vec(), visible, pictures })
     }
 
     /// Takes one latent step. `given` replaces what rows choose, for causal tests: `[B]`, or empty.
     pub fn forward(&self, now: &Present, look: &Look, given: &[Option<Vec<u32>>]) -> Result<Focus> {
+        let (step, most) = (now.earlier.len(), self.settings.max_steps);
+        if step >= most {
+            return Err(Error::Arguments {
+                what: "latent steps",
+                expected: format!("at most {most}, refocus.max_steps"),
+                got: (step + 1).to_string(),
+            });
+        }
+        if !self.settings.thinking.looks() {
+            return self.without_a_look(now, look);
+        }
         check_patches(given, now, look)?;
         let log_scores = self.log_scores(now, look)?; // [B, P]
         let mut chosen = self.choose(&log_scores, now, look)?;
@@ -193,11 +248,41 @@ impl Refocus {
             }
         }
         let reading = self.reading(&log_scores, &chosen, now)?;
-        let seen = self.qformer.forward(now.hidden, now.earlier, &look.memory, &reading)?; // u, [B, D]
-        let (mixed, gate_mean) = self.fuse(now.hidden, &seen)?;
-        let ones = Tensor::ones(mixed.dim(D::Minus1)?, mixed.dtype(), mixed.device())?;
-        let thought = kernels::rms_norm(&mixed, &ones, self.norm_eps)?;
-        Ok(Focus { log_scores, chosen, thought, gate_mean })
+        let (mixed, gate_mean, spliced) = match &self.thinker {
+            Thinker::Refocus { qformer, gate } => {
+                let seen = qformer.forward(now.hidden, now.earlier, &look.memory, &reading)?; // u, [B, D]
+                let (mixed, gate_mean) = fuse(gate.as_ref(), now.hidden, &seen)?;
+                (mixed, gate_mean, None)
+            }
+            _ => (now.hidden.clone(), nothing(now)?, splice(look, &reading)?),
+        };
+        Ok(Focus { log_scores, chosen, thought: self.scaled(&mixed)?, gate_mean, spliced })
+    }
+
+    /// A step that reads nothing: its scores are even and it chooses no patch.
+    fn without_a_look(&self, now: &Present, look: &Look) -> Result<Focus> {
+        let b = now.picture_of_row.len();
+        let thought = match &self.thinker {
+            Thinker::Constant(constant) => {
+                let (_, d) = constant.dims2()?;
+                constant.narrow(0, now.earlier.len(), 1)?.broadcast_as((b, d))?.contiguous()?
+            }
+            _ => now.hidden.clone(),
+        };
+        let zeros = Tensor::zeros((b, look.patches()), now.hidden.dtype(), now.hidden.device())?;
+        Ok(Focus {
+            log_scores: log_softmax(&(zeros + padding_out(now, look)?)?)?,
+            chosen: vec![Vec::new(); b],
+            thought: self.scaled(&thought)?,
+            gate_mean: nothing(now)?,
+            spliced: None,
+        })
+    }
+
+    /// `[B, D]` at mean square 1.
+    fn scaled(&self, x: &Tensor) -> Result<Tensor> {
+        let ones = Tensor::ones(x.dim(D::Minus1)?, x.dtype(), x.device())?;
+        Ok(kernels::rms_norm(x, &ones, self.norm_eps)?)
     }
 
     /// The halting head on `h` `[B, D]`: logits `[B]`, positive to stop thinking and answer.
@@ -250,17 +335,26 @@ impl Refocus {
         Ok(row.broadcast_div(&sum)?)
     }
 
-    /// The `R` best real patches of each row, best first; ties go to the earlier patch.
+    /// The patches that each row reads, best first; ties go to the earlier patch.
     fn choose(&self, log_scores: &Tensor, now: &Present, look: &Look) -> Result<Vec<Vec<u32>>> {
         let (_, patches) = log_scores.dims2()?;
         let scores = log_scores.detach().to_vec2::<f32>()?;
         let mut all = Vec::with_capacity(scores.len());
         for (row, score) in scores.iter().enumerate() {
             let picture = now.picture_of_row.get(row).map_or(0, |p| *p as usize);
-            let real = |p: &u32| look.visible.get(picture * patches + *p as usize).copied().unwrap_or(false);
-            let before = now.chosen_before.get(row).filter(|_| self.settings.exclude_earlier);
-            let seen = |p: u32| before.is_some_and(|seen| seen.contains(&p));
-            let mut order: Vec<u32> = (0..patches as u32).filter(real).collect();
+            let before = now.chosen_before.get(row).map_or(&[][..], Vec::as_slice);
+            let mut order: Vec<u32> = match self.settings.choice {
+                Choice::First if !before.is_empty() => {
+                    all.push(before[..self.settings.patches.min(before.len())].to_vec());
+                    continue;
+                }
+                Choice::Window => look.grids.get(picture).map_or_else(Vec::new, |g| self.window(score, *g)),
+                Choice::Best | Choice::First => {
+                    let visible = &look.visible[picture * patches..][..patches];
+                    (0..patches as u32).filter(|p| visible[*p as usize]).collect()
+                }
+            };
+            let seen = |p: u32| self.settings.exclude_earlier && before.contains(&p);
             let of = |p: u32| score.get(p as usize).copied().unwrap_or(f32::NEG_INFINITY);
             // What has not been seen comes first; where it does not fill a look, the best of the rest does.
             order.sort_by(|a, b| seen(*a).cmp(&seen(*b)).then(of(*b).total_cmp(&of(*a))));
@@ -268,6 +362,20 @@ impl Refocus {
             all.push(order);
         }
         Ok(all)
+    }
+
+    /// The cells of the square with the highest sum of scores, as large as `patches` allow and the picture is.
+    fn window(&self, log_scores: &[f32], grid: Grid) -> Vec<u32> {
+        let side = self.settings.patches.isqrt().max(1);
+        let (height, width) = (side.min(grid.rows), side.min(grid.cols));
+        let cells = |(top, left): (usize, usize)| -> Vec<u32> {
+            (top..top + height).flat_map(|y| (left..left + width).map(move |x| (y * grid.cols + x) as u32)).collect()
+        };
+        let sum = |cells: &[u32]| cells.iter().map(|c| log_scores[*c as usize].exp()).sum::<f32>();
+        let corners = (0..=grid.rows - height).flat_map(|y| (0..=grid.cols - width).map(move |x| (y, x)));
+        let windows = corners.map(cells).map(|cells| (sum(&cells), cells));
+        // The first of equals.
+        windows.reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or_else(Vec::new, |(_, cells)| cells)
     }
 
     /// The memory entries behind the chosen patches, each with its patch's log-score.
@@ -289,15 +397,38 @@ impl Refocus {
         let bias = if self.settings.bias { bias } else { bias.zeros_like()? };
         Ok(Reading { entries: entries.into(), bias, memory_of_row: now.picture_of_row.clone() })
     }
+}
 
-    /// The gated mixture of `u` and `h`, `[B, D]`, and the gate's mean, `[B]`.
-    fn fuse(&self, hidden: &Tensor, seen: &Tensor) -> Result<(Tensor, Tensor)> {
-        let Some(gate) = &self.gate else {
-            let (b, _) = seen.dims2()?;
-            return Ok((seen.clone(), Tensor::ones(b, seen.dtype(), seen.device())?));
-        };
-        let gate = sigmoid(&gate.forward(&Tensor::cat(&[hidden, seen], 1)?)?)?;
-        let mixed = (hidden + (&gate * (seen - hidden)?)?)?;
-        Ok((mixed, gate.detach().mean(1)?))
-    }
+/// The gated mixture of `u` and `h`, `[B, D]`, and the gate's mean, `[B]`.
+fn fuse(gate: Option<&Linear>, hidden: &Tensor, seen: &Tensor) -> Result<(Tensor, Tensor)> {
+    let Some(gate) = gate else {
+        let (b, _) = seen.dims2()?;
+        return Ok((seen.clone(), Tensor::ones(b, seen.dtype(), seen.device())?));
+    };
+    let gate = sigmoid(&gate.forward(&Tensor::cat(&[hidden, seen], 1)?)?)?;
+    let mixed = (hidden + (&gate * (seen - hidden)?)?)?;
+    Ok((mixed, gate.detach().mean(1)?))
+}
+
+/// The gate of a step that blends nothing in, `[B]`.
+fn nothing(now: &Present) -> Result<Tensor> {
+    Ok(Tensor::zeros(now.picture_of_row.len(), now.hidden.dtype(), now.hidden.device())?)
+}
+
+/// The entries that a look reads, as tokens; `None` where the memory has none.
+fn splice(look: &Look, reading: &Reading) -> Result<Option<Spliced>> {
+    let Some(tokens) = &look.tokens else {
+        return Ok(None);
+    };
+    let ((_, m, d), (b, n)) = (tokens.dims3()?, reading.bias.dims2()?);
+    let real: Vec<Vec<bool>> =
+        reading.entries.chunks(n).map(|row| row.iter().map(|e| *e != u32::MAX).collect()).collect();
+    let place = |(at, entry): (usize, &u32)| match *entry {
+        u32::MAX => 0,
+        entry => reading.memory_of_row[at / n] * m as u32 + entry,
+    };
+    let index: Vec<u32> = reading.entries.iter().enumerate().map(place).collect();
+    let index = Tensor::from_vec(index, b * n, tokens.device())?;
+    let tokens = tokens.reshape(((), d))?.index_select(&index, 0)?.reshape((b, n, d))?;
+    Ok(Some(Spliced { tokens, real }))
 }

@@ -3,7 +3,7 @@
 
 use candle_core::{Device, IndexOp, Tensor, Var};
 use lare_model::cache::Cache;
-use lare_model::config::{Context, Memory, Scorer};
+use lare_model::config::{Choice, Context, Memory, Scorer, Thinking};
 use lare_model::mask::Slots;
 use lare_model::reasoner::{Intervention, Scene};
 use lare_model::{Config, Init, Path, Prompts, Reasoner, Source, Views};
@@ -113,6 +113,11 @@ fn variants() -> Vec<(&'static str, Config)> {
     add("no gate, no bias", &|c| (c.refocus.gate, c.refocus.bias) = (false, false));
     add("fresh patches", &|c| c.refocus.exclude_earlier = true);
     add("no memory of where it looked", &|c| c.refocus.revisit = false);
+    add("hidden state", &|c| c.refocus.thinking = Thinking::Hidden);
+    add("constants", &|c| c.refocus.thinking = Thinking::Constant);
+    add("splice", &|c| (c.refocus.thinking, c.language.max_positions) = (Thinking::Splice, 512));
+    add("window", &|c| (c.refocus.choice, c.refocus.patches) = (Choice::Window, 5));
+    add("first look again", &|c| c.refocus.choice = Choice::First);
     all
 }
 
@@ -212,8 +217,17 @@ fn scores_are_a_distribution_over_the_real_cells_and_the_best_are_chosen() {
             assert!(scores.iter().all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-4), "{name}: {scores:?}");
             assert!(step.chosen[0].iter().all(|p| *p < 6), "{name}: padding was chosen: {:?}", step.chosen[0]);
             let of = |p: u32| scores[1][p as usize];
-            assert_eq!(step.chosen[1].len(), config.refocus.patches.min(16), "{name}");
-            assert!(step.chosen[1].windows(2).all(|w| of(w[0]) >= of(w[1])), "{name}: not best first");
+            let expected = match (config.refocus.thinking.looks(), config.refocus.choice) {
+                (false, _) => 0,
+                (true, Choice::Window) => 4, // two by two
+                (true, _) => config.refocus.patches.min(16),
+            };
+            assert_eq!(step.chosen[1].len(), expected, "{name}");
+            let best_first = step.chosen[1].windows(2).all(|w| of(w[0]) >= of(w[1]));
+            assert!(best_first || config.refocus.choice == Choice::First, "{name}: not best first");
+        }
+        if config.refocus.choice == Choice::First {
+            assert_eq!(thread.steps[0].chosen, thread.steps[1].chosen);
         }
         if config.refocus.exclude_earlier {
             assert!(thread.steps[1].chosen[1].iter().all(|p| !thread.steps[0].chosen[1].contains(p)));
@@ -271,25 +285,32 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
         let weights = Weights::new("", 0);
         let (_, chosen) = chain_loss(&config, &weights, None);
         // With every patch there is nothing to choose, and later looks follow the scores of earlier ones.
-        let chosen = (name != "every patch").then_some(chosen);
+        let chosen = (name != "every patch" && config.refocus.thinking.looks()).then_some(chosen);
         let (loss, _) = chain_loss(&config, &weights, chosen.as_deref());
         let values = weights.values();
         let gradients = lare_kernels::backward(&loss).unwrap();
-        let mut checked =
-            vec!["refocus.qformer.blocks.0.cross_memory.weight", "language.blocks.0.qkv.weight", "language.embedding"];
+        let mut checked = vec!["language.blocks.0.qkv.weight", "language.embedding"];
+        checked.extend(match config.refocus.thinking {
+            Thinking::Refocus => Some("refocus.qformer.blocks.0.cross_memory.weight"),
+            Thinking::Constant => Some("refocus.constant"),
+            Thinking::Splice => Some("refocus.splice.weight"),
+            Thinking::Hidden => None,
+        });
         // Reached through the bias alone: the choice itself has no gradient.
+        let has_bias = config.refocus.bias && config.refocus.thinking == Thinking::Refocus;
         let through_the_bias = match config.refocus.scorer {
+            _ if !config.refocus.thinking.looks() => None,
             Scorer::DotProduct => Some("refocus.query.weight"),
             Scorer::WeightedAttention => Some("refocus.head_weights"),
             Scorer::MeanAttention => None,
         };
         match through_the_bias {
-            Some(parameter) if config.refocus.bias => checked.push(parameter),
+            Some(parameter) if has_bias => checked.push(parameter),
             Some(parameter) => assert!(gradients.get(&weights.vars.borrow()[parameter]).is_none_or(is_zero), "{name}"),
             None => {}
         }
         // Patches that were all read alike move together, which a softmax over them does not see.
-        if config.refocus.revisit && config.refocus.bias && chosen.is_none() {
+        if config.refocus.revisit && has_bias && chosen.is_none() {
             checked.push("refocus.revisit.bias");
         }
         for parameter in checked {
@@ -444,6 +465,46 @@ fn a_row_that_has_stopped_cannot_go_on() {
     let message = model.step(&scene, &mut thread, &[true, true], Intervention::default()).unwrap_err().to_string();
     assert!(message.contains("none that has stopped"), "{message}");
     model.step(&scene, &mut thread, &[false, true], Intervention::default()).unwrap();
+}
+
+#[test]
+fn what_is_spliced_in_takes_positions_and_what_is_not_takes_none() {
+    let positions = |thinking: Thinking| {
+        let mut config = tiny();
+        (config.refocus.thinking, config.language.max_positions) = (thinking, 512);
+        let model = model(&config);
+        let scene = scene(&model, &[pixels(1, 128, 128)]);
+        let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3], &[2, 8, 7, 3]], &[0, 0])).unwrap();
+        model.think(&scene, &mut thread, &[2, 1]).unwrap();
+        thread.cache.slots.lengths()
+    };
+    let (patches, per_cell) = (3, 16);
+    let step = 1 + patches * per_cell;
+    assert_eq!(positions(Thinking::Splice), [3 + 2 * step, 4 + step]);
+    for thinking in [Thinking::Refocus, Thinking::Hidden, Thinking::Constant] {
+        assert_eq!(positions(thinking), [5, 5], "{thinking:?}");
+    }
+}
+
+#[test]
+fn hidden_states_and_constants_are_what_is_fed_back() {
+    for thinking in [Thinking::Hidden, Thinking::Constant] {
+        let mut config = tiny();
+        config.refocus.thinking = thinking;
+        let model = model(&config);
+        let scene = scene(&model, &[pixels(1, 128, 128), pixels(2, 128, 128)]);
+        let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3], &[2, 8, 3]], &[0, 1])).unwrap();
+        let before = thread.hidden.clone();
+        model.think(&scene, &mut thread, &[2, 2]).unwrap();
+        let first = &thread.steps[0].thought;
+        let same = farthest(&first.i(0).unwrap(), &first.i(1).unwrap()) == 0.0;
+        assert_eq!(same, thinking == Thinking::Constant, "only constants do not depend on what was asked");
+        let direction = |x: &Tensor| (x / f64::from(rms(x))).unwrap();
+        let like_the_hidden_state =
+            farthest(&direction(&first.i(0).unwrap()), &direction(&before.i(0).unwrap())) < 1e-4;
+        assert_eq!(like_the_hidden_state, thinking == Thinking::Hidden);
+        assert!(farthest(&thread.steps[1].thought, first) > 1e-3, "the second step is another");
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn three_latent_steps_are_those_of_the_formulas() {
     let (_, patches, _) = cells.dims3().unwrap();
     let real = fixture.ids("input.real_cells");
     let visible = real.iter().flat_map(|real| (0..patches).map(move |patch| patch < *real as usize)).collect();
-    let look = refocus.prepare(cells, cells, fine, visible).unwrap();
+    let look = refocus.prepare([cells, cells, fine], visible, &[]).unwrap();
     let picture_of_row: Arc<[u32]> = fixture.ids("input.picture_of_row").into();
     let chosen_before = vec![Vec::new(); picture_of_row.len()];
 

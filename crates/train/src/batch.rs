@@ -37,7 +37,7 @@ pub struct Row {
     pub looks: usize,
     /// `<question> .. <think>`.
     pub prompt: Vec<u32>,
-    /// `</think> .. <end>`.
+    /// `</think> .. <end>`, with what is said of the rationale before it.
     pub answer: Vec<u32>,
     /// One for each step of the rationale.
     pub targets: Vec<Target>,
@@ -235,12 +235,12 @@ impl<'a> Feeder<'a> {
             centre: ((step.region.left + step.region.right) / 2.0, (step.region.top + step.region.bottom) / 2.0),
         };
         let rest = question.steps.iter().skip(stage.latent_steps).filter(|_| stage.say_rest);
-        let said: Vec<&str> = rest.map(|s| s.says.as_str()).chain([question.answer.as_str()]).collect();
+        let said: Vec<&str> = rest.map(|s| s.says.as_str()).collect();
         Ok(Row {
             task: question.task,
             looks: question.looks,
             prompt: prompt::lay_out(self.tokenizer, &question.text).ids,
-            answer: prompt::answer_ids(self.tokenizer, &said.join(" ")),
+            answer: prompt::answer_ids(self.tokenizer, &said.join(" "), &question.answer),
             targets: question.steps.iter().map(target).collect(),
         })
     }

@@ -276,6 +276,14 @@ impl Config {
         if stage.latent_steps > most {
             return fail(field("latent_steps"), "at most model.refocus.max_steps", stage.latent_steps.to_string());
         }
+        if stage.say_rest && !self.model.language.says_steps {
+            let expected = "false, or a model with model.language.says_steps = true: another never says a step";
+            return fail(field("say_rest"), expected, "true".into());
+        }
+        if stage.loss.focus > 0.0 && !self.model.refocus.thinking.looks() {
+            let expected = "0: model.refocus.thinking is of a kind that does not look";
+            return fail(field("loss.focus"), expected, stage.loss.focus.to_string());
+        }
         let counts = [
             ("steps", stage.steps),
             ("accumulate", stage.accumulate),

@@ -11,6 +11,7 @@ use crate::order;
 use crate::reading::Readers;
 use crate::vars::normals;
 use candle_core::{Device, Tensor};
+use lare_data::tokenizer::{END, THINK_END};
 use lare_kernels as kernels;
 use lare_model::semantic::{amplitudes, to_drawing};
 use lare_model::{Reasoner, Thread, Views};
@@ -69,7 +70,7 @@ pub struct Outcome {
     pub thread: Thread,
     /// The batch, with steps that may come in any order as the model took them.
     pub batch: Batch,
-    /// Whether every supervised token of a row was the most likely one, `[B]`.
+    /// Whether every token of a row's answer was the most likely one, `[B]`.
     pub right: Vec<bool>,
     /// What [`LossTerms::rec`] would be with thoughts about other pictures; `None` with one picture.
     pub rec_of_another: Option<f64>,
@@ -154,11 +155,12 @@ pub fn answer_nats(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Resu
     let (b, t, v) = logits.dims3()?;
     let logits = logits.reshape((b * t, v))?;
     let best: Vec<u32> = logits.detach().argmax(1)?.to_vec1()?;
-    let right = targets
-        .chunks(t)
-        .zip(best.chunks(t))
-        .map(|(want, got)| want.iter().zip(got).all(|(want, got)| want.is_none_or(|w| w == *got)));
-    let right = right.collect();
+    let right = |((want, got), row): ((&[Option<u32>], &[u32]), &Row)| {
+        // Given true steps before it: an answer after steps that the model says itself is for evaluation to judge.
+        let said = row.answer.iter().rposition(|id| *id == THINK_END).unwrap_or(0);
+        want.iter().zip(got).skip(said).all(|(want, got)| want.is_none_or(|want| want == *got))
+    };
+    let right = targets.chunks(t).zip(best.chunks(t)).zip(&batch.rows).map(right).collect();
     Ok((kernels::cross_entropy(&logits, &targets)?.reshape((b, t))?, right))
 }
 
@@ -304,7 +306,7 @@ fn bags_of_words(model: &Reasoner, batch: &Batch) -> Result<(Vec<Vec<u32>>, Tens
     let mut shares = vec![0f32; batch.rows.len() * v];
     let mut bags = Vec::with_capacity(batch.rows.len());
     for ((row, taken), out) in batch.rows.iter().zip(&batch.steps).zip(shares.chunks_mut(v)) {
-        let answer = &row.answer[1..row.answer.len() - 1];
+        let answer = row.answer.iter().filter(|id| **id > END);
         let read = row.targets.iter().take(*taken).flat_map(|t| &t.words);
         let mut bag: Vec<u32> = read.chain(answer).copied().collect();
         bag.sort_unstable();

@@ -404,6 +404,9 @@ fn asking(task: Task, looks: usize) -> Config {
 fn steps_that_are_not_latent_yet_are_said() {
     let mut config = asking(Task::Hop, 3);
     (config.stages[1].latent_steps, config.stages[1].say_rest) = (1, true);
+    let refused = Config::from_toml(&config.to_toml().unwrap(), "tiny.toml").unwrap_err().to_string();
+    assert!(refused.contains("stages[1].say_rest") && refused.contains("says_steps"), "{refused}");
+    config.model.language.says_steps = true;
     let vars = Vars::new(9, Device::Cpu);
     let batch = setup(&config, &vars);
     let tokenizer = &TOKENIZER.0;
@@ -412,8 +415,8 @@ fn steps_that_are_not_latent_yet_are_said() {
         let asked = |question: &&lare_data::Question| prompt::lay_out(tokenizer, &question.text).ids == row.prompt;
         let of_picture = &batch.groups[batch.prompts.picture_of_row[number] as usize].questions;
         let question = of_picture.iter().find(asked).unwrap();
-        let said = format!("{} {} {}", question.steps[1].says, question.steps[2].says, question.answer);
-        assert_eq!(row.answer, prompt::answer_ids(tokenizer, &said));
+        let said = format!("{} {}", question.steps[1].says, question.steps[2].says);
+        assert_eq!(row.answer, prompt::answer_ids(tokenizer, &said, &question.answer));
     }
     let folder = tempfile::tempdir().unwrap();
     assert!(go(&config, folder.path(), false, usize::MAX).unwrap().complete);
