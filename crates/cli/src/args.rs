@@ -30,7 +30,7 @@ pub enum Command {
     Eval(Eval),
     /// Write samples of the refocus suite as files.
     MakeData(MakeData),
-    /// Show a saved trace again, without the model.
+    /// Show a saved trace, or evaluated runs side by side, without the model.
     Report(Report),
     /// Show what a model folder holds, and whether it loads.
     Inspect(Inspect),
@@ -195,6 +195,10 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub batch: usize,
 
+    /// Keep the whole trace of the first N right answers of each task and of the first N others, for `lare report` to show.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep: usize,
+
     /// The folder of the results; by default one under runs/eval whose name follows from the settings.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -245,16 +249,22 @@ pub enum Format {
 
 /// `lare report`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example: lare report runs/eval/one runs/eval/two --out compared. One run without `--out` is printed as `lare eval` prints it."
+)]
 pub struct Report {
-    /// A trace: the folder that `lare ask --trace` wrote, or its trace.json.
-    pub trace: PathBuf,
+    /// A trace: the folder that `lare ask --trace` or `lare eval --keep` wrote, or its trace.json. Or runs: the folders that
+    /// `lare eval` wrote, the first being the one that the others are compared to.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
 
-    /// The picture that was asked about; needed to draw.
+    /// The picture that a trace is about; needed to draw it.
     #[arg(long, value_name = "FILE", requires = "out")]
     pub picture: Option<PathBuf>,
 
-    /// Draw the trace again into this folder.
-    #[arg(long, value_name = "DIR", requires = "picture")]
+    /// Draw the trace again into this folder; or write what the runs come to: report.html, report.md, results.csv and
+    /// causal.csv.
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 

@@ -29,23 +29,27 @@ pub fn best_cells(region: &Region, grid: &Grid, count: usize) -> Vec<usize> {
     order
 }
 
-/// For each look that the rationale has a region for: whether the cell with most of the region was read. Regions that can
-/// be looked at in any order are matched to the looks first.
+/// Which region each look should fall on, look by look: in their order, or, where that does not matter, the one that it
+/// took.
+#[must_use]
+pub fn order(rationale: &Rationale, answer: &Answer) -> Vec<usize> {
+    if !rationale.any_order {
+        return (0..rationale.regions.len()).collect();
+    }
+    let shares: Vec<Vec<f32>> = rationale.regions.iter().map(|region| shares(region, &answer.grid)).collect();
+    let shares: Vec<&[f32]> = shares.iter().map(Vec::as_slice).collect();
+    let looks: Vec<&[f32]> = answer.looks.iter().map(|look| &look.scores[..]).collect();
+    order_taken(&looks, &shares)
+}
+
+/// For each look that the rationale has a region for: whether the cell with most of the region was read.
 #[must_use]
 pub fn hits(rationale: &Rationale, answer: &Answer) -> Vec<bool> {
-    let grid = &answer.grid;
-    let mut order: Vec<usize> = (0..rationale.regions.len()).collect();
-    if rationale.any_order {
-        let shares: Vec<Vec<f32>> = rationale.regions.iter().map(|region| shares(region, grid)).collect();
-        let shares: Vec<&[f32]> = shares.iter().map(Vec::as_slice).collect();
-        let looks: Vec<&[f32]> = answer.looks.iter().map(|look| &look.scores[..]).collect();
-        order = order_taken(&looks, &shares);
-    }
     let hit = |(region, look): (&usize, &lare_infer::LookReport)| {
-        let main = best_cells(&rationale.regions[*region], grid, 1);
+        let main = best_cells(&rationale.regions[*region], &answer.grid, 1);
         look.chosen.contains(&main[0])
     };
-    order.iter().zip(&answer.looks).map(hit).collect()
+    order(rationale, answer).iter().zip(&answer.looks).map(hit).collect()
 }
 
 fn shares(region: &Region, grid: &Grid) -> Vec<f32> {

@@ -51,6 +51,30 @@ pub enum Error {
         changes: String,
     },
 
+    /// A trace could not be made.
+    #[error(transparent)]
+    Trace(#[from] lare_trace::TraceError),
+
+    /// A trace beside the results cannot be shown.
+    #[error(
+        "`{path}` does not show how its question was answered: {reason}\n\nhint: remove its folder; `lare eval --keep` with the same settings writes it again"
+    )]
+    Kept {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A run that has not answered anything.
+    #[error(
+        "`{folder}` has no results yet\n  expected  a line in items.jsonl for each question\n  got       none\n\nhint: the `lare eval` that began it goes on where it stopped"
+    )]
+    NoResults {
+        /// The run's folder.
+        folder: PathBuf,
+    },
+
     /// A line of results is none.
     #[error(
         "line {line} of {path} is no result: {reason}\n\nhint: results are written by `lare eval` alone; remove the folder to begin again"

@@ -94,6 +94,27 @@ impl Origin {
             Self::Benchmark { layout, .. } => layout.name(),
         }
     }
+
+    /// How many items there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Suite { tasks, per_task, .. } => tasks.len() * per_task,
+            Self::Benchmark { items, .. } => *items,
+        }
+    }
+
+    /// What is not asked of a benchmark, such as `3 rows without a picture`; empty where all is.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<String> {
+        let Self::Benchmark { left_out, .. } = self else {
+            return Vec::new();
+        };
+        let row = |(why, count): (&LeftOut, &usize)| {
+            format!("{count} row{} {}", if *count == 1 { "" } else { "s" }, why.says())
+        };
+        left_out.iter().map(row).collect()
+    }
 }
 
 /// Questions of each task whose thoughts are borrowed.

@@ -1,11 +1,13 @@
 //! Asks every item and keeps what came of it, line by line, so that a run that was killed goes on where it stopped.
 //!
-//! A run's folder holds `settings.json` and `items.jsonl`. Items are answered in batches, and a batch's lines are written
-//! together: a resumed run has the same batches as one that was never stopped, and so the same answers.
+//! A run's folder holds `settings.json`, `items.jsonl` and, where some are kept, `traces/`. Items are answered in
+//! batches, and a batch's lines are written together: a resumed run has the same batches as one that was never stopped,
+//! and so the same answers.
 
 use crate::cells::hits;
 use crate::intervene::{Material, Plan};
 use crate::item::{Item, Source};
+use crate::keep::Keeper;
 use crate::record::{Record, Replacement};
 use crate::settings::Settings;
 use crate::{Error, Outcome, Result, rules};
@@ -31,10 +33,25 @@ pub struct Evaluation {
     pub complete: bool,
 }
 
-/// Answers all items that `folder` has no result of yet.
+/// What is asked, of whom, and where the results go.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// Who is asked.
+    pub assistant: &'a Assistant,
+    /// What.
+    pub source: &'a dyn Source,
+    /// How.
+    pub settings: &'a Settings,
+    /// The run's folder.
+    pub folder: &'a Path,
+    /// Of how many right answers of each task, and of how many others, the whole trace is kept; see [`crate::keep`].
+    pub keep: usize,
+}
+
+/// Answers all items that `folder` has no result of yet, and keeps no traces.
 ///
 /// # Errors
-/// [`Error::OtherSettings`] where the folder is another run's, [`Error::File`], and what makes a question unanswerable.
+/// As [`Job::run`].
 pub fn run(
     assistant: &Assistant,
     source: &dyn Source,
@@ -42,22 +59,40 @@ pub fn run(
     folder: &Path,
     progress: Progress,
 ) -> Result<Evaluation> {
-    let mut results = Results::open(folder, settings, source.count())?;
-    let mut judge = None;
-    let mut go_on = progress(results.records.len());
-    while go_on && results.records.len() < source.count() {
-        // Not before it is needed: results that are complete are shown at once.
-        let judge = match &mut judge {
-            Some(judge) => judge,
-            none => none.insert(Judge { assistant, settings, others: Others::ask(assistant, source, settings)? }),
-        };
-        let first = results.records.len();
-        let last = (first + settings.batch).min(source.count());
-        let items: Vec<Item> = (first..last).map(|index| source.item(index)).collect::<Result<_>>()?;
-        results.append(judge.batch(&items, first)?)?;
-        go_on = progress(last);
+    Job { assistant, source, settings, folder, keep: 0 }.run(progress)
+}
+
+impl Job<'_> {
+    /// Answers all items that the folder has no result of yet, and makes the traces that it should have and has not.
+    ///
+    /// # Errors
+    /// [`Error::OtherSettings`] where the folder is another run's, [`Error::File`], and what makes a question
+    /// unanswerable.
+    pub fn run(&self, progress: Progress) -> Result<Evaluation> {
+        let Self { assistant, source, settings, folder, .. } = *self;
+        let mut results = Results::open(folder, settings, source.count())?;
+        let mut keeper = Keeper::new(*self);
+        let filled = keeper.fill(&results.records, progress)?;
+        let mut judge = None;
+        let mut go_on = filled && progress(results.records.len());
+        while go_on && results.records.len() < source.count() {
+            // Not before it is needed: results that are complete are shown at once.
+            let judge = match &mut judge {
+                Some(judge) => judge,
+                none => none.insert(Judge { assistant, settings, others: Others::ask(assistant, source, settings)? }),
+            };
+            let first = results.records.len();
+            let last = (first + settings.batch).min(source.count());
+            let items: Vec<Item> = (first..last).map(|index| source.item(index)).collect::<Result<_>>()?;
+            let (records, answers): (Vec<_>, Vec<_>) = judge.batch(&items, first)?.into_iter().unzip();
+            results.append(records)?;
+            // After the lines: the folder is now this run's, and a trace that is missing is made when the run goes on.
+            keeper.keep(first, &items, &results.records[first..], &answers)?;
+            go_on = progress(last);
+        }
+        let complete = filled && results.records.len() == source.count();
+        Ok(Evaluation { records: results.records, complete })
     }
-    Ok(Evaluation { complete: results.records.len() == source.count(), records: results.records })
 }
 
 /// Reads the results of a run's folder.
@@ -204,6 +239,9 @@ fn means<'a>(answers: impl Iterator<Item = &'a Answer>) -> Vec<Vec<f32>> {
     sums.into_iter().map(|(sum, count)| sum.into_iter().map(|x| x / count).collect()).collect()
 }
 
+/// An item's record, and its answer where it was asked.
+type Judged = (Record, Option<Answer>);
+
 struct Judge<'a> {
     assistant: &'a Assistant,
     settings: &'a Settings,
@@ -212,16 +250,16 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// Answers and grades items; `first` is the number of the first. What the model cannot be asked is kept with the reason.
-    fn batch(&self, items: &[Item], first: usize) -> Result<Vec<Record>> {
+    fn batch(&self, items: &[Item], first: usize) -> Result<Vec<Judged>> {
         let refusals = items.iter().map(|item| self.refusal(item)).collect::<Result<Vec<_>>>()?;
         let asked = items.iter().zip(first..).zip(&refusals).filter(|(_, refusal)| refusal.is_none());
         let (asked, numbers): (Vec<Item>, Vec<usize>) = asked.map(|((item, number), _)| (item.clone(), number)).unzip();
         let mut answered = self.answered(&asked, &numbers)?.into_iter();
-        let record = |(item, refusal): (&Item, Option<String>)| match refusal {
-            Some(refusal) => Some(refused(item, refusal)),
-            None => answered.next(),
+        let judged = |(item, refusal): (&Item, Option<String>)| match refusal {
+            Some(refusal) => Some((refused(item, refusal), None)),
+            None => answered.next().map(|(record, answer)| (record, Some(answer))),
         };
-        Ok(items.iter().zip(refusals).filter_map(record).collect())
+        Ok(items.iter().zip(refusals).filter_map(judged).collect())
     }
 
     /// Why the model cannot be asked an item: it is empty, or longer than the context.
@@ -237,7 +275,7 @@ impl Judge<'_> {
     }
 
     /// Answers and grades items that can be asked.
-    fn answered(&self, items: &[Item], numbers: &[usize]) -> Result<Vec<Record>> {
+    fn answered(&self, items: &[Item], numbers: &[usize]) -> Result<Vec<(Record, Answer)>> {
         let untouched = ask(self.assistant, items, &vec![None; items.len()], self.settings)?;
         let of = items.iter().zip(&untouched).zip(numbers);
         let mut records: Vec<Record> = of.map(|((item, answer), number)| self.record(item, answer, *number)).collect();
@@ -258,7 +296,7 @@ impl Judge<'_> {
         }
         let share = items.len().max(1) as f64;
         records.iter_mut().for_each(|record| record.time_ms /= share);
-        Ok(records)
+        Ok(records.into_iter().zip(untouched).collect())
     }
 
     fn record(&self, item: &Item, answer: &Answer, number: usize) -> Record {
@@ -305,14 +343,19 @@ fn refused(item: &Item, refusal: String) -> Record {
 }
 
 /// How every item is asked.
-fn options(settings: &Settings) -> Options {
+pub(crate) fn options(settings: &Settings) -> Options {
     let steps = settings.steps.map_or(Steps::Auto { threshold: settings.halt_threshold }, Steps::Fixed);
     // Steps that are said as text take more words than an answer; the context is the limit.
     Options { steps, nearest_words: 0, max_tokens: 1 << 12, ..Options::default() }
 }
 
 /// Answers items, each as the model does or by a plan.
-fn ask(assistant: &Assistant, items: &[Item], plans: &[Option<Plan>], settings: &Settings) -> Result<Vec<Answer>> {
+pub(crate) fn ask(
+    assistant: &Assistant,
+    items: &[Item],
+    plans: &[Option<Plan>],
+    settings: &Settings,
+) -> Result<Vec<Answer>> {
     let options = options(settings);
     let pictures: Vec<_> = items.iter().map(|item| &*item.picture).collect();
     let mut questions = Vec::with_capacity(items.len());

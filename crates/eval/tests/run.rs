@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use lare_data::{Split, Task};
-use lare_eval::{Error, Intervention, Item, Origin, Outcome, Record, Refocus, Settings, Source, Summary, read, run};
+use lare_eval::{Error, Intervention, Item, Job, Origin, Outcome, Record, Refocus, Settings, Source, Summary};
+use lare_eval::{keep, read, run};
 use lare_infer::Assistant;
+use lare_trace::Timing;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -136,4 +139,81 @@ fn a_line_that_is_no_result_is_named() {
     let message = run(&assistant, &source, &settings, place.path(), &mut |_| true).err().unwrap().to_string();
     assert!(message.contains("line 1 of") && message.contains("income"), "{message}");
     assert_eq!(source.count(), 2);
+}
+
+/// The files of the traces that a run kept, by name; without times, which differ from run to run.
+fn traces(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (_, records) = read(folder).unwrap();
+    let mut files = BTreeMap::new();
+    for mut kept in keep::read(folder, &records).unwrap() {
+        for entry in fs::read_dir(&kept.folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = format!("{}/{}", kept.item + 1, entry.file_name().to_str().unwrap());
+            files.insert(name, fs::read(entry.path()).unwrap());
+        }
+        kept.trace.timing_ms = Timing::default();
+        kept.trace.steps.iter_mut().for_each(|step| step.time_ms = 0.0);
+        files.insert(format!("{}/trace.json", kept.item + 1), kept.trace.to_json().unwrap().into_bytes());
+    }
+    files
+}
+
+#[test]
+fn the_first_right_and_the_first_other_answers_are_kept_however_a_run_came_about() {
+    let assistant = assistant();
+    let source = Refocus::new(Split::Val, vec![Task::Hop, Task::Read], 5);
+    let settings = Settings { batch: 4, ..Settings::new(&assistant, &source) };
+    let place = tempfile::tempdir().unwrap();
+    let run = |name: &str, keep: usize, until: usize| {
+        let folder = place.path().join(name);
+        let job = Job { assistant: &assistant, source: &source, settings: &settings, folder: &folder, keep };
+        let records = job.run(&mut |done| done < until).unwrap().records;
+        (traces(&folder), records)
+    };
+    let (whole, records) = run("whole", 1, 100);
+    let mut first: Vec<usize> = Vec::new();
+    for task in ["hop", "read"] {
+        for right in [true, false] {
+            first.extend(records.iter().position(|record| record.task == task && record.right() == right));
+        }
+    }
+    for item in &first {
+        for file in ["trace.json", "picture.png", "thought-1.png", "region-1.png"] {
+            assert!(whole.contains_key(&format!("{}/{file}", item + 1)), "{item}: {:?}", whole.keys());
+        }
+    }
+    let pictures = whole.keys().filter(|name| name.ends_with("picture.png")).count();
+    assert!(pictures >= 2 && pictures == first.len(), "{:?}", whole.keys());
+
+    assert!(run("parts", 1, 8).1.len() == 8);
+    assert!(run("parts", 1, 100).0 == whole, "stopped, and gone on with");
+    let folder = place.path().join("parts/traces");
+    fs::remove_dir_all(folder.join((first[0] + 1).to_string())).unwrap();
+    assert!(run("parts", 1, 100).0 == whole, "one that is missing is made again");
+
+    assert!(run("later", 0, 100).0.is_empty());
+    assert!(run("later", 1, 100).0 == whole, "made without any, and given them later");
+    assert!(run("later", 2, 100).0.len() > whole.len(), "more of them");
+}
+
+#[test]
+fn a_kept_trace_knows_the_regions_and_shows_its_own_picture() {
+    let assistant = assistant();
+    let source = Refocus::new(Split::Val, vec![Task::Count], 2);
+    let settings = Settings { batch: 2, ..Settings::new(&assistant, &source) };
+    let place = tempfile::tempdir().unwrap();
+    let job = Job { assistant: &assistant, source: &source, settings: &settings, folder: place.path(), keep: 2 };
+    let records = job.run(&mut |_| true).unwrap().records;
+    let kept = keep::read(place.path(), &records).unwrap();
+    assert_eq!(kept.len(), 2);
+    for one in &kept {
+        let item = source.item(one.item).unwrap();
+        assert_eq!(one.picture().unwrap(), *item.picture);
+        let regions = item.rationale.unwrap().regions.len();
+        for (place, step) in one.trace.steps.iter().enumerate() {
+            assert_eq!(step.region.is_some(), place < regions);
+            assert!(step.thought_picture.is_some() && one.thought(place).is_some());
+            assert_eq!(one.region(place).is_some(), place < regions);
+        }
+    }
 }

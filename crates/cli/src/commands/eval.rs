@@ -1,13 +1,13 @@
 //! `lare eval`: a model on a part of the suite or on a benchmark, graded item by item, and whether its thoughts matter.
 
-use super::{Outcome, assistant, counted};
+use super::{Outcome, assistant};
 use crate::args::{Eval, StepCount};
 use crate::failure::Failure;
 use crate::messages::{Messages, Report};
 use lare_data::Task;
 use lare_eval::rules::{BothRight, Circular, YesNo};
 use lare_eval::summary::{Effect, Group};
-use lare_eval::{Intervention, Origin, Refocus, Rules, Settings, Source, Summary, benchmark, stats::Interval};
+use lare_eval::{Intervention, Job, Refocus, Rules, Settings, Source, Summary, benchmark, stats::Interval};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -34,12 +34,14 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
     let folder = eval.out.clone().unwrap_or_else(|| {
         PathBuf::from("runs/eval").join(format!("{}-{}-{}", settings.model, settings.items.name(), settings.digest()))
     });
-    if let Some(left_out) = left_out(&settings.items) {
-        messages.note(&left_out);
+    let left_out = settings.items.left_out();
+    if !left_out.is_empty() {
+        messages.note(&format!("left out: {}", left_out.join("; ")));
     }
     let mut bar = messages.progress("answering", Some(source.count() as u64));
     let interrupted = super::listen()?;
-    let found = lare_eval::run(&assistant, &*source, &settings, &folder, &mut |done| {
+    let job = Job { assistant: &assistant, source: &*source, settings: &settings, folder: &folder, keep: eval.keep };
+    let found = job.run(&mut |done| {
         bar.at(done as u64, "answering");
         !interrupted.load(Ordering::Relaxed)
     });
@@ -56,6 +58,18 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
     let Some(summary) = Summary::of(&settings, &found.records) else {
         return Err(Failure::new("there are no results"));
     };
+    warn(&settings, &summary, messages);
+    let rules = Rules::of(&settings.items, &found.records);
+    messages.report(&Found { settings: &settings, summary: &summary, rules: &rules, folder: &folder })?;
+    messages.note(&format!("results of every question: {}", folder.join("items.jsonl").display()));
+    if eval.keep > 0 {
+        messages.note(&format!("kept answers: {}; `lare report` shows them", folder.join("traces").display()));
+    }
+    Ok(Outcome::Done)
+}
+
+/// Says what a reader of the numbers should know.
+fn warn(settings: &Settings, summary: &Summary, messages: &Messages) {
     if summary.all.thought == 0 && settings.steps != Some(0) {
         messages.warning(
             "latent mode was never entered: the model stopped before its first step on every question. Its accuracy is that \
@@ -68,10 +82,6 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
             "{refused} of {all} questions were not asked, because they do not fit the model's context; they count as unparsed"
         ));
     }
-    let rules = Rules::of(&settings.items, &found.records);
-    messages.report(&Found { settings: &settings, summary: &summary, rules: &rules, folder: &folder })?;
-    messages.note(&format!("results of every question: {}", folder.join("items.jsonl").display()));
-    Ok(Outcome::Done)
 }
 
 fn refuse_nothing(eval: &Eval) -> Result<(), Failure> {
@@ -118,14 +128,6 @@ fn interventions(eval: &Eval) -> Result<Vec<Intervention>, Failure> {
     })
 }
 
-/// A sentence about the rows of a benchmark that are not asked.
-fn left_out(items: &Origin) -> Option<String> {
-    let Origin::Benchmark { left_out, .. } = items else { return None };
-    let each: Vec<String> =
-        left_out.iter().map(|(why, count)| format!("{} {}", counted(*count, "row"), why.says())).collect();
-    (!each.is_empty()).then(|| format!("left out: {}", each.join("; ")))
-}
-
 /// Each once, in order.
 fn once<T: PartialEq + Copy>(all: &[T]) -> Vec<T> {
     let mut kept: Vec<T> = Vec::new();
@@ -137,11 +139,12 @@ fn once<T: PartialEq + Copy>(all: &[T]) -> Vec<T> {
     kept
 }
 
-struct Found<'a> {
-    settings: &'a Settings,
-    summary: &'a Summary,
-    rules: &'a Rules,
-    folder: &'a Path,
+/// What a run found; `lare report` shows the same.
+pub(super) struct Found<'a> {
+    pub settings: &'a Settings,
+    pub summary: &'a Summary,
+    pub rules: &'a Rules,
+    pub folder: &'a Path,
 }
 
 impl Report for Found<'_> {
@@ -255,7 +258,7 @@ fn by_the_rules(rules: &Rules) -> String {
 }
 
 /// A share with its interval.
-fn shown(Interval { value, low, high }: &Interval) -> String {
+pub(super) fn shown(Interval { value, low, high }: &Interval) -> String {
     format!("{:.1} % [{:.1}, {:.1}]", 100.0 * value, 100.0 * low, 100.0 * high)
 }
 

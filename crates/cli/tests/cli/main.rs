@@ -7,5 +7,6 @@ mod bad_pictures;
 mod bad_requests;
 mod eval;
 mod pages;
+mod report;
 mod support;
 mod train;

@@ -4,13 +4,14 @@
 //! puts the picture in once: each step draws it again by reference, under a layer of a few hundred pixels.
 //! All geometry is in pixels of the original picture, in the coordinates of one SVG.
 
+mod look;
 mod markup;
 mod step;
 
-use std::fmt::Write as _;
+pub use look::{LOOK_STYLE, Looks, legend};
+pub use markup::Text;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use image::{ExtendedColorType, ImageEncoder, RgbImage, codecs::jpeg::JpegEncoder};
+use std::fmt::Write as _;
 
 use super::heatmap;
 use crate::{
@@ -19,21 +20,20 @@ use crate::{
     picture::PictureRef,
     schema::{Record, Timing},
 };
-use markup::{Milliseconds, Text, number, plural};
+use markup::{Milliseconds, number, plural};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-/// Quality of the picture in the page, 1 to 100: above it files grow and the eye sees no gain.
-const JPEG_QUALITY: u8 = 90;
+
 /// Draws the record as one HTML page.
 pub fn page(record: &Record, picture: PictureRef) -> Result<String, TraceError> {
-    picture.check(record)?;
+    let looks = Looks::new(record, picture, "picture")?;
     let mut html = String::new();
     head(&mut html, record);
-    shared_picture(&mut html, record, picture)?;
+    html.push_str(&looks.store(heatmap::LONGEST_SIDE_PX)?);
     header(&mut html, record);
     html.push_str("<main>\n");
-    steps(&mut html, record, picture)?;
+    steps(&mut html, record, &looks)?;
     cost(&mut html, record);
     origin(&mut html, record)?;
     html.push_str("</main>\n");
@@ -55,25 +55,12 @@ fn head(html: &mut String, record: &Record) {
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <meta name="color-scheme" content="light dark">
 <title>{}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{LOOK_STYLE}</style>
 </head>
 <body>
 "#,
         Text(&record.input.question)
     );
-}
-
-/// The picture and the marks that all steps refer to.
-fn shared_picture(html: &mut String, record: &Record, picture: PictureRef) -> Result<(), TraceError> {
-    let drawn = heatmap::resized(picture, heatmap::LONGEST_SIDE_PX);
-    let _ = writeln!(
-        html,
-        r#"<svg class="store" aria-hidden="true"><defs><image id="picture" width="{}" height="{}" preserveAspectRatio="none" href="data:image/jpeg;base64,{}"/></defs></svg>"#,
-        record.input.width,
-        record.input.height,
-        STANDARD.encode(jpeg(&drawn)?)
-    );
-    Ok(())
 }
 
 fn header(html: &mut String, record: &Record) {
@@ -103,16 +90,16 @@ fn header(html: &mut String, record: &Record) {
     );
 }
 
-fn steps(html: &mut String, record: &Record, picture: PictureRef) -> Result<(), TraceError> {
+fn steps(html: &mut String, record: &Record, looks: &Looks) -> Result<(), TraceError> {
     if record.steps.is_empty() {
         let _ = write!(
             html,
-            r##"<section><h2>Where it looked</h2>
+            r#"<section><h2>Where it looked</h2>
 <p>The plain model answered: no latent steps, one look at the whole picture.</p>
-<svg class="look alone" viewBox="0 0 {} {}" role="img" aria-label="The picture"><use href="#picture"/></svg>
+<div class="alone">{}</div>
 </section>
-"##,
-            record.input.width, record.input.height
+"#,
+            looks.plain()
         );
         return Ok(());
     }
@@ -136,10 +123,10 @@ fn steps(html: &mut String, record: &Record, picture: PictureRef) -> Result<(), 
 <ol class="cards" id="cards">
 "#,
         steps = record.steps.len(),
-        LEGEND = step::legend(record),
+        LEGEND = legend(record.steps.iter().any(|step| step.region.is_some())),
     );
     for (step, measured) in record.steps.iter().zip(measures::of(record)) {
-        step::card(html, record, step, &measured, picture)?;
+        step::card(html, looks, step, &measured)?;
     }
     html.push_str("</ol>\n</section>\n");
     Ok(())
@@ -214,14 +201,6 @@ fn origin(html: &mut String, record: &Record) -> Result<(), TraceError> {
 
 fn short(hash: &str) -> String {
     hash.chars().take(10).collect()
-}
-
-fn jpeg(picture: &RgbImage) -> Result<Vec<u8>, TraceError> {
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
-        .write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)
-        .map_err(|source| TraceError::Draw { what: "the page's picture", source })?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use image::{DynamicImage, ImageFormat};
 use crate::error::TraceError;
 
 /// Text made safe for HTML, in elements and in quoted attributes alike.
-pub(super) struct Text<'a>(pub(super) &'a str);
+pub struct Text<'a>(pub &'a str);
 
 impl Display for Text<'_> {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {

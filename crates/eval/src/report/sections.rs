@@ -1,0 +1,134 @@
+//! What a report shows, section by section.
+
+mod causal;
+mod cost;
+mod halting;
+mod likeness;
+mod looks;
+mod results;
+mod what;
+
+use super::Report;
+use super::number::{percent, range};
+use super::plot::key;
+use super::run::Run;
+use super::table::{Cell, Column, Table, unbroken};
+use crate::stats::Interval;
+use lare_trace::render::html::Text;
+
+/// A heading with what stands below it.
+pub(super) struct Section {
+    /// Its name in links.
+    pub id: &'static str,
+    /// The heading.
+    pub title: &'static str,
+    /// In order.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a section.
+pub(super) enum Part {
+    /// A sentence or two.
+    Says(String),
+    /// A table; the Markdown has these alone.
+    Table(Table),
+    /// Plots side by side.
+    Figures(Vec<Figure>),
+}
+
+/// A plot with its caption.
+pub(super) struct Figure {
+    /// The drawing.
+    pub svg: String,
+    /// Which line is whose, by number of its shape and tone; empty where labels say so.
+    pub keys: Vec<(usize, String)>,
+    /// What it shows.
+    pub caption: String,
+}
+
+/// All sections that there is something to show in.
+pub(super) fn all(report: &Report) -> Vec<Section> {
+    let all = [
+        what::section(report),
+        results::section(report),
+        cost::section(report),
+        looks::section(report),
+        causal::section(report),
+        likeness::section(report),
+        halting::section(report),
+    ];
+    all.into_iter().filter(|section| !section.parts.is_empty()).collect()
+}
+
+impl Section {
+    /// As HTML, with its heading.
+    pub fn html(&self) -> String {
+        let parts: String = self.parts.iter().map(Part::html).collect();
+        let (id, title) = (self.id, Text(self.title));
+        format!(
+            "<section id=\"{id}\" aria-labelledby=\"{id}-title\">\n<h2 id=\"{id}-title\">{title}</h2>\n{parts}</section>\n"
+        )
+    }
+
+    /// Its tables as Markdown, with its heading; nothing where it has none.
+    pub fn markdown(&self) -> Option<String> {
+        let tables = self.parts.iter().filter_map(|part| match part {
+            Part::Table(table) => Some(table.markdown()),
+            _ => None,
+        });
+        let tables: Vec<String> = tables.collect();
+        (!tables.is_empty()).then(|| format!("## {}\n\n{}", self.title, tables.join("\n")))
+    }
+}
+
+impl Part {
+    fn html(&self) -> String {
+        match self {
+            Self::Says(text) => format!("<p class=\"says\">{}</p>\n", Text(text)),
+            Self::Table(table) => table.html(),
+            Self::Figures(figures) => {
+                let figures: String = figures.iter().map(Figure::html).collect();
+                format!("<div class=\"charts\">\n{figures}</div>\n")
+            }
+        }
+    }
+}
+
+impl Figure {
+    fn html(&self) -> String {
+        let keys = self.keys.iter().map(|(look, name)| format!("<li>{} {}</li>", key(*look), Text(name)));
+        let keys: String = keys.collect();
+        let keys = if keys.is_empty() { keys } else { format!("<ul class=\"keys\">{keys}</ul>\n") };
+        format!(
+            "<figure class=\"chart\">\n{}{keys}<figcaption>{}</figcaption>\n</figure>\n",
+            self.svg,
+            Text(&unbroken(&self.caption))
+        )
+    }
+}
+
+/// Which line is whose; nothing to tell apart of one.
+fn keys(runs: &[(usize, &Run)]) -> Vec<(usize, String)> {
+    if runs.len() < 2 { Vec::new() } else { runs.iter().map(|(look, run)| (*look, run.label.clone())).collect() }
+}
+
+/// A share with its interval.
+fn share(right: &Interval) -> Cell {
+    Cell::of(percent(right.value)).note(range(right))
+}
+
+/// A column of numbers for each run.
+fn columns(runs: &[Run]) -> impl Iterator<Item = Column> + '_ {
+    runs.iter().map(|run| Column::numbers(&run.label))
+}
+
+/// The names that any run has results under, in the order of the runs.
+fn tasks(runs: &[Run]) -> Vec<&str> {
+    let mut tasks: Vec<&str> = Vec::new();
+    for (task, _) in runs.iter().flat_map(|run| &run.summary.tasks) {
+        if !tasks.contains(&task.as_str()) {
+            tasks.push(task);
+        }
+    }
+    tasks
+}

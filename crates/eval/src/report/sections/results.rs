@@ -1,0 +1,150 @@
+//! Share right, and how runs differ.
+
+use super::{Part, Section, columns, share, tasks};
+use crate::report::compare::Gap;
+use crate::report::number::{NONE, p, percent, points, points_range, range};
+use crate::report::table::{Cell, Column, Row, Table};
+use crate::report::{Difference, Report, Run};
+use crate::rules::{BothRight, Circular, YesNo};
+use crate::summary::Group;
+
+pub(super) fn section(report: &Report) -> Section {
+    let runs = &report.runs;
+    let mut parts = match &runs[..] {
+        [] => Vec::new(),
+        [run] => vec![Part::Table(alone(run))],
+        _ => vec![Part::Table(side_by_side(runs))],
+    };
+    if !report.differences.is_empty() {
+        parts.push(Part::Table(differences(report)));
+    } else if runs.len() > 1 {
+        parts.push(Part::Says("No two runs answered the same questions, so none can be paired.".to_owned()));
+    }
+    parts.extend([circular(runs), yes_no(runs), pairs(runs)].into_iter().flatten().map(Part::Table));
+    Section { id: "results", title: "Results", parts }
+}
+
+const CAPTION: &str = "Share right in percent, with Wilson's 95 % interval. What names nothing of what was asked for (unparsed) and what does not fit the model's context (refused, among the unparsed) is not right.";
+
+/// One run: a column for each number.
+fn alone(run: &Run) -> Table {
+    let row = |name: &str, group: &Group| {
+        let hits = group.hit_rate().map_or(NONE.to_owned(), |hits| percent(hits.value));
+        vec![
+            Cell::of(name),
+            Cell::of(group.items.to_string()),
+            Cell::of(percent(group.right.value)),
+            Cell::of(range(&group.right)),
+            Cell::of(group.unparsed.to_string()),
+            Cell::of(group.refused.to_string()),
+            Cell::of(hits),
+        ]
+    };
+    let tasks = run.summary.tasks.iter().map(|(task, group)| Row::of(row(task, group)));
+    let rows = tasks.chain([Row::apart(row("all", &run.summary.all))]).collect();
+    let numbers = ["questions", "right", "95 %", "unparsed", "refused", "regions read, %"];
+    let columns = [Column::words("task")].into_iter().chain(numbers.map(Column::numbers)).collect();
+    Table { caption: CAPTION.to_owned(), columns, rows }
+}
+
+/// Several runs: a column each.
+fn side_by_side(runs: &[Run]) -> Table {
+    let cell = |run: &Run, task: &str| {
+        let found = run.summary.tasks.iter().find(|(name, _)| name == task);
+        found.map_or(Cell::of(NONE), |(_, group)| share(&group.right))
+    };
+    let with = |name: &str, of: &dyn Fn(&Run) -> Cell| {
+        [Cell::of(name)].into_iter().chain(runs.iter().map(of)).collect::<Vec<_>>()
+    };
+    let mut rows: Vec<Row> = tasks(runs).into_iter().map(|task| Row::of(with(task, &|run| cell(run, task)))).collect();
+    let count = |of: fn(&Group) -> usize| move |run: &Run| Cell::of(of(&run.summary.all).to_string());
+    rows.push(Row::apart(with("all", &|run| share(&run.summary.all.right).strong(true))));
+    rows.push(Row::of(with("questions", &count(|all| all.items))));
+    rows.push(Row::of(with("unparsed", &count(|all| all.unparsed))));
+    rows.push(Row::of(with("refused", &count(|all| all.refused))));
+    let columns = [Column::words("task")].into_iter().chain(columns(runs)).collect();
+    Table { caption: CAPTION.to_owned(), columns, rows }
+}
+
+fn differences(report: &Report) -> Table {
+    let all = &report.differences;
+    let label = |run: usize| &report.runs[run].label;
+    let cell = |gap: Option<&Gap>| match gap {
+        Some(gap) => Cell::of(points(gap.by.value))
+            .note(format!("{} p {}", points_range(&gap.by), equals(&p(gap.p))))
+            .strong(gap.is_sure()),
+        None => Cell::of(NONE),
+    };
+    let of_task = |difference: &Difference, task: &str| {
+        cell(difference.tasks.iter().find(|(name, _)| name == task).map(|(_, gap)| gap))
+    };
+    let row = |task: &str| {
+        Row::of([Cell::of(task)].into_iter().chain(all.iter().map(|difference| of_task(difference, task))).collect())
+    };
+    let mut rows: Vec<Row> = tasks(&report.runs).into_iter().map(row).collect();
+    let last = all.iter().map(|difference| cell(Some(&difference.all)));
+    rows.push(Row::apart([Cell::of("all")].into_iter().chain(last).collect()));
+    let against =
+        |difference: &Difference| Column::numbers(format!("{} − {}", label(difference.run), label(difference.to)));
+    let columns = [Column::words("task")].into_iter().chain(all.iter().map(against)).collect();
+    let circular = if all.iter().any(|difference| difference.of == "questions") {
+        " In circular evaluation whole questions are paired, right in every order of their options."
+    } else {
+        ""
+    };
+    let caption = format!(
+        "Difference in points on the same questions, with the 95 % interval of a paired bootstrap and McNemar's exact p; bold where the interval leaves zero out.{circular}"
+    );
+    Table { caption, columns, rows }
+}
+
+/// `= 0.012`, or `< 0.001` as it is.
+fn equals(p: &str) -> String {
+    if p.starts_with('<') { p.to_owned() } else { format!("= {p}") }
+}
+
+fn circular(runs: &[Run]) -> Option<Table> {
+    let row = |(run, found): (&Run, &Circular)| {
+        let counted = [Cell::of(&run.label), Cell::of("all"), Cell::of(found.questions.to_string())];
+        let all = Row::apart(counted.into_iter().chain([share(&found.right), share(&found.first)]).collect());
+        let tasks = found.tasks.iter().map(|(task, questions, right)| {
+            let named = [Cell::of(&run.label), Cell::of(task), Cell::of(questions.to_string())];
+            Row::of(named.into_iter().chain([share(right), Cell::of(NONE)]).collect())
+        });
+        tasks.chain([all]).collect::<Vec<_>>()
+    };
+    let found = runs.iter().filter_map(|run| Some((run, run.rules.circular.as_ref()?)));
+    let rows: Vec<Row> = found.flat_map(row).collect();
+    let numbers = ["questions", "right in every order, %", "right in the first, %"].map(Column::numbers);
+    let columns = [Column::words("run"), Column::words("task")].into_iter().chain(numbers).collect();
+    let caption = "Circular evaluation: a question is right only where it is right in every order of its options.";
+    (!rows.is_empty()).then(|| Table { caption: caption.to_owned(), columns, rows })
+}
+
+fn yes_no(runs: &[Run]) -> Option<Table> {
+    let row = |run: &Run, found: &YesNo| {
+        let shares = [Some(found.accuracy), found.precision, found.recall, found.f1, Some(found.yes_rate)];
+        let shares = shares.map(|share| Cell::of(share.map_or(NONE.to_owned(), percent)));
+        let named = [Cell::of(&run.label), Cell::of(&found.category), Cell::of(found.items.to_string())];
+        Row::of(named.into_iter().chain(shares).chain([Cell::of(found.unparsed.to_string())]).collect())
+    };
+    let rows: Vec<Row> =
+        runs.iter().flat_map(|run| run.rules.yes_no.iter().map(move |found| row(run, found))).collect();
+    let numbers = ["questions", "accuracy", "precision", "recall", "F1", "says yes", "unparsed"].map(Column::numbers);
+    let columns = [Column::words("run"), Column::words("category")].into_iter().chain(numbers).collect();
+    let caption = "Questions of yes or no, in percent: how often a yes is one, and how often yes is said.";
+    (!rows.is_empty()).then(|| Table { caption: caption.to_owned(), columns, rows })
+}
+
+fn pairs(runs: &[Run]) -> Option<Table> {
+    let row = |run: &Run| {
+        let BothRight { pairs, right, alone } = run.rules.pairs?;
+        let cells = [Cell::of(&run.label), Cell::of(pairs.to_string()), share(&right), Cell::of(alone.to_string())];
+        Some(Row::of(cells.into_iter().collect()))
+    };
+    let rows: Vec<Row> = runs.iter().filter_map(row).collect();
+    let numbers = ["pairs", "both right, %", "without their pair"].map(Column::numbers);
+    let columns = [Column::words("run")].into_iter().chain(numbers).collect();
+    let caption = "Pairs of questions that ask the same about two pictures: both are right or it is not.";
+    (!rows.is_empty()).then(|| Table { caption: caption.to_owned(), columns, rows })
+}
