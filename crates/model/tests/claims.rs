@@ -279,6 +279,18 @@ impl Source for Fixed {
     }
 }
 
+/// Parameters that the answer's loss reaches through any chain of this kind.
+fn always_reached(config: &Config) -> Vec<&'static str> {
+    let mut reached = vec!["language.blocks.0.qkv.weight", "language.embedding"];
+    reached.extend(match config.refocus.thinking {
+        Thinking::Refocus => Some("refocus.qformer.blocks.0.cross_memory.weight"),
+        Thinking::Constant => Some("refocus.constant"),
+        Thinking::Splice => Some("refocus.splice.weight"),
+        Thinking::Hidden => None,
+    });
+    reached
+}
+
 #[test]
 fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
     for (name, config) in variants() {
@@ -289,13 +301,7 @@ fn the_answer_loss_reaches_every_part_of_the_chain_with_the_right_slope() {
         let (loss, _) = chain_loss(&config, &weights, chosen.as_deref());
         let values = weights.values();
         let gradients = lare_kernels::backward(&loss).unwrap();
-        let mut checked = vec!["language.blocks.0.qkv.weight", "language.embedding"];
-        checked.extend(match config.refocus.thinking {
-            Thinking::Refocus => Some("refocus.qformer.blocks.0.cross_memory.weight"),
-            Thinking::Constant => Some("refocus.constant"),
-            Thinking::Splice => Some("refocus.splice.weight"),
-            Thinking::Hidden => None,
-        });
+        let mut checked = always_reached(&config);
         // Reached through the bias alone: the choice itself has no gradient.
         let has_bias = config.refocus.bias && config.refocus.thinking == Thinking::Refocus;
         let through_the_bias = match config.refocus.scorer {
