@@ -37,7 +37,7 @@
 //!
 //! let tokenizer = Tokenizer::suite()?;
 //! let prompt = lay_out(&tokenizer, &question.text);
-//! let answer = answer_ids(&tokenizer, "", &question.answer);
+//! let answer = answer_ids(&tokenizer, None, &question.answer);
 //! assert_eq!(tokenizer.decode(&prompt.ids), question.text);
 //! assert_eq!(tokenizer.decode(&answer), question.answer);
 //! # Ok::<(), lare_data::TokenizerError>(())

@@ -27,12 +27,12 @@ pub fn lay_out(tokenizer: &Tokenizer, question: &str) -> Prompt {
     Prompt { ids }
 }
 
-/// Lays out what the model is to say after its latent steps: `</think> answer <end>`; with steps of the rationale that are
-/// said as text, `</think> steps </think> answer <end>`.
+/// Lays out what the model is to say after its latent steps: `</think> answer <end>`; a model that says steps as text
+/// says `</think> steps </think> answer <end>`, where no step is left as well: it could not tell the two forms apart.
 #[must_use]
-pub fn answer_ids(tokenizer: &Tokenizer, steps: &str, answer: &str) -> Vec<u32> {
+pub fn answer_ids(tokenizer: &Tokenizer, steps: Option<&str>, answer: &str) -> Vec<u32> {
     let mut ids = vec![THINK_END];
-    if !steps.is_empty() {
+    if let Some(steps) = steps {
         ids.extend(tokenizer.encode(steps));
         ids.push(THINK_END);
     }
@@ -54,11 +54,13 @@ mod tests {
         assert_eq!((prompt.ids[0], prompt.ids[prompt.ids.len() - 1]), (QUESTION, THINK));
         assert_eq!(prompt.ids.len(), 2 + 7);
         let said = [tokenizer.id("K").unwrap(), tokenizer.id("7").unwrap()];
-        let answer = answer_ids(&tokenizer, "", "K7");
+        let answer = answer_ids(&tokenizer, None, "K7");
         assert_eq!(answer, [&[THINK_END][..], &said, &[END]].concat());
-        let aloud = answer_ids(&tokenizer, "The dog.", "K7");
+        let aloud = answer_ids(&tokenizer, Some("The dog."), "K7");
         let steps = tokenizer.encode("The dog.");
         assert_eq!(aloud, [&[THINK_END][..], &steps, &[THINK_END], &said, &[END]].concat());
+        let nothing_left = answer_ids(&tokenizer, Some(""), "K7");
+        assert_eq!(nothing_left, [&[THINK_END, THINK_END][..], &said, &[END]].concat());
     }
 
     #[test]

@@ -244,8 +244,13 @@ impl Source for Benchmark {
                 chosen.push(place);
             }
         }
+        // The first of every task before the second of any.
+        let mut chosen: Vec<(usize, usize)> =
+            of_task.into_values().flat_map(|places| places.into_iter().enumerate()).collect();
+        chosen.sort_unstable();
+        chosen.truncate(OTHERS);
         // In the order of the file, where pictures are read fastest.
-        let mut all: Vec<usize> = of_task.into_values().flatten().collect();
+        let mut all: Vec<usize> = chosen.into_iter().map(|(_, place)| place).collect();
         all.sort_unstable();
         all.into_iter().map(|place| self.asked(&self.groups[place], 0)).collect()
     }

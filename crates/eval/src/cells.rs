@@ -42,13 +42,17 @@ pub fn order(rationale: &Rationale, answer: &Answer) -> Vec<usize> {
     order_taken(&looks, &shares)
 }
 
-/// For each look that the rationale has a region for: whether the cell with most of the region was read.
+/// For each look that the rationale has a region for: whether the cell with most of the region was read. Nothing for a
+/// model that reads no cells.
 #[must_use]
 pub fn hits(rationale: &Rationale, answer: &Answer) -> Vec<bool> {
     let hit = |(region, look): (&usize, &lare_infer::LookReport)| {
         let main = best_cells(&rationale.regions[*region], &answer.grid, 1);
         look.chosen.contains(&main[0])
     };
+    if answer.looks.iter().all(|look| look.chosen.is_empty()) {
+        return Vec::new();
+    }
     order(rationale, answer).iter().zip(&answer.looks).map(hit).collect()
 }
 

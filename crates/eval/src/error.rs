@@ -77,7 +77,7 @@ pub enum Error {
 
     /// A line of results is none.
     #[error(
-        "line {line} of {path} is no result: {reason}\n\nhint: results are written by `lare eval` alone; remove the folder to begin again"
+        "line {line} of {path} is no result: {reason}\n\nhint: results are written by `lare eval` alone; put the line right, or remove the folder to begin again"
     )]
     Line {
         /// The file.

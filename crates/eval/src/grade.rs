@@ -60,6 +60,8 @@ pub enum Form {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reading {
     Is(usize),
+    /// More than one, whatever else it says.
+    Several,
     Unclear,
 }
 
@@ -83,7 +85,7 @@ impl Expected {
         let outcome = |reading, right| match reading {
             Reading::Is(read) if read == right => Outcome::Correct,
             Reading::Is(_) => Outcome::Wrong,
-            Reading::Unclear => Outcome::Unparsed,
+            Reading::Several | Reading::Unclear => Outcome::Unparsed,
         };
         match self {
             Self::Option { texts, right } => outcome(option(said, texts), *right),
@@ -124,13 +126,22 @@ fn plain(text: &str) -> String {
     words.join(" ").trim_end_matches('.').trim_end().to_owned()
 }
 
-/// Words with what surrounds them taken off: `**(B).**` is `B`.
+/// Words with what surrounds them taken off: `**(B).**` is `B`; the sign of a number stays.
 fn words(said: &str) -> Vec<&str> {
     said.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '/' | '{' | '}'))
-        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()))
+        .map(|word| {
+            let bare = word.trim_start_matches(|c: char| !c.is_alphanumeric());
+            let before = &word[..word.len() - bare.len()];
+            let is_signed = before.ends_with(['-', '+']) && bare.starts_with(|c: char| c.is_ascii_digit());
+            let word = if is_signed { &word[before.len() - 1..] } else { bare };
+            word.trim_end_matches(|c: char| !c.is_alphanumeric())
+        })
         .filter(|word| !word.is_empty())
         .collect()
 }
+
+/// Words after which an option is not the one that is chosen.
+const NEGATIONS: [&str; 5] = ["not", "isn't", "isn’t", "except", "never"];
 
 /// Yes is 1. The first word decides; otherwise the only one of the two that occurs.
 fn yes_or_no(said: &str) -> Reading {
@@ -168,7 +179,7 @@ fn option_of(word: &str, count: usize) -> Option<usize> {
     let [byte] = bare.as_bytes() else {
         return None;
     };
-    // A lower-case letter is one only where its marks say so: "a" is a word.
+    // A lower-case letter is one only where marks say so, or nothing else is said: "a" is a word.
     let marked = word.len() > 1;
     let index = usize::from(byte.to_ascii_uppercase().checked_sub(b'A')?);
     ((byte.is_ascii_uppercase() || marked) && index < count).then_some(index)
@@ -201,35 +212,55 @@ fn leading(said: &str, texts: &[String]) -> Reading {
     let first = first
         .split_once(':')
         .map_or(first, |(letter, _)| if letter.is_empty() { first } else { &first[..=letter.len()] });
-    let alone = said.split_whitespace().nth(1).is_none();
+    let all: Vec<&str> = said.split_whitespace().collect();
+    let alone = all.len() == 1;
+    let capital = if alone { first.to_ascii_uppercase() } else { first.to_owned() };
     // "A dog" begins with an article.
     let apart = first.len() > 1 || alone;
-    match option_of(first, texts.len()).filter(|_| apart) {
+    match option_of(&capital, texts.len()).filter(|_| apart) {
+        Some(_) if goes_on_with_another(&all, texts.len()) => Reading::Several,
         Some(index) => Reading::Is(index),
         None => Reading::Unclear,
     }
 }
 
-/// The only option whose letter stands anywhere, set apart or in upper case; "A" before a word in lower case is an article
-/// and "I" is a person.
-fn lettered(said: &str, texts: &[String]) -> Reading {
-    let all: Vec<&str> = said.split_whitespace().collect();
+/// Whether an answer that begins with a letter joins another to it: "B, C", "(A) or (B)".
+fn goes_on_with_another(all: &[&str], count: usize) -> bool {
+    const JOINTS: [&str; 5] = ["or", "and", "nor", "&", "+"];
+    let is_joint = |at: usize| all.get(at).is_some_and(|word| JOINTS.contains(&word.to_lowercase().as_str()));
+    let next = 1 + usize::from(is_joint(1));
+    let listed = all[0].trim_end_matches('*').ends_with([',', '/', '&']);
+    // "B, A is too light" goes on about another letter, and does not choose it.
+    let ends = || all[next].len() > 1 || all.len() == next + 1 || is_joint(next + 1);
+    let is_letter = all.get(next).is_some_and(|word| option_of(word, count).is_some());
+    is_letter && !is_article(all, next) && (is_joint(1) || (listed && ends()))
+}
+
+/// Whether "A" or "I" at a place is a word and no letter: another follows that does not speak of letters, as in "A dog".
+fn is_article(all: &[&str], at: usize) -> bool {
     // "A is right" and "A or B" mean the letter.
     const AFTER_A_LETTER: [&str; 6] = ["or", "and", "nor", "is", "because", "since"];
-    let is_word = |next: &&str| next.starts_with(char::is_lowercase) && !AFTER_A_LETTER.contains(next);
-    let next_is_word = |at: usize| all.get(at + 1).is_some_and(is_word);
-    let letters = all.iter().enumerate().filter(|(at, word)| !(matches!(**word, "A" | "I") && next_is_word(*at)));
+    let is_word = |next: &&str| next.starts_with(char::is_alphanumeric) && !AFTER_A_LETTER.contains(next);
+    matches!(all.get(at), Some(&"A" | &"I")) && all.get(at + 1).is_some_and(is_word)
+}
+
+/// The only option whose letter stands anywhere, set apart or in upper case, and is not denied.
+fn lettered(said: &str, texts: &[String]) -> Reading {
+    let all: Vec<&str> = said.split_whitespace().collect();
+    let is_denied = |at: usize| at > 0 && NEGATIONS.contains(&all[at - 1].to_lowercase().as_str());
+    let letters = all.iter().enumerate().filter(|(at, _)| !is_article(&all, *at) && !is_denied(*at));
     only(letters.filter_map(|(_, word)| option_of(word, texts.len())))
 }
 
-/// The only option whose text stands in the answer as whole words; a text inside a longer one that also stands there does
-/// not count.
+/// The only option whose text stands in the answer as whole words and is not denied; a text inside a longer one that also
+/// stands there does not count.
 fn named(said: &str, texts: &[String]) -> Reading {
     let said = format!(" {} ", words(said).join(" ").to_lowercase());
     let text = |index: usize| format!(" {} ", words(&texts[index]).join(" ").to_lowercase());
+    let is_denied = |text: &str| NEGATIONS.iter().any(|not| said.contains(&format!(" {not}{text}")));
     let found: Vec<usize> = (0..texts.len()).filter(|i| text(*i).len() > 2 && said.contains(&text(*i))).collect();
     let inside = |i: usize| found.iter().any(|j| text(*j).len() > text(i).len() && text(*j).contains(&text(i)));
-    only(found.iter().copied().filter(|i| !inside(*i)))
+    only(found.iter().copied().filter(|i| !inside(*i) && !is_denied(&text(*i))))
 }
 
 #[cfg(test)]
@@ -261,7 +292,23 @@ mod tests {
             ("At first I thought the answer is A. No: the answer is B", Correct),
             ("The car in the picture is dark red", Correct),
             ("I would choose option B", Correct),
+            ("b", Correct),
+            ("The answer is b", Correct),
+            ("(B), A is too light", Correct),
+            ("It is not A but B", Correct),
+            ("A - no, wait: B", Unparsed),
+            ("The answer is not B.", Unparsed),
+            ("It isn't B", Unparsed),
+            ("The car is not dark red", Unparsed),
+            ("B, C", Unparsed),
+            ("(A) or (B)", Unparsed),
+            ("(B) and (C)", Unparsed),
+            ("A. or B.", Unparsed),
+            ("The answer is (A) or (B)", Unparsed),
+            ("A Dark Red car", Correct),
+            ("A 3D model", Unparsed),
             ("The answer is dark red.", Correct),
+            ("It is not red but dark red", Correct),
             ("A", Wrong),
             ("red", Wrong),
             ("C. a dog on the grass", Wrong),
@@ -280,6 +327,13 @@ mod tests {
         ] {
             assert_eq!(expected.grade(said), outcome, "{said:?}");
         }
+    }
+
+    #[test]
+    fn the_sign_of_a_number_is_part_of_it() {
+        let texts = ["-5", "5", "3 apples"].map(String::from).to_vec();
+        let right = |said: &str, right: usize| Expected::Option { texts: texts.clone(), right }.grade(said) == Correct;
+        assert!(right("-5", 0) && right("5", 1) && right("It is (-5).", 0) && right("- 3 apples", 2));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Does it think there? What is put in the place of a model's thoughts and looks, item by item.
 //!
-//! Each intervention is answered with as many steps as the untouched model took, and graded like it. What it costs in
-//! right answers is what the thoughts, or the looks, were worth.
+//! Each intervention but the one without thoughts is answered with as many steps as the untouched model took, and graded
+//! like it. What it costs in right answers is what the thoughts, or the looks, were worth. Where there is nothing to
+//! replace, an intervention is not tried: it would seem to cost nothing.
 
 use crate::cells::best_cells;
 use crate::item::Item;
@@ -21,19 +22,19 @@ pub enum Intervention {
     Zero,
     /// Every thought is Gaussian noise of the norm of the model's own.
     Noise,
-    /// Every thought is the mean of that step's thoughts over questions of another split.
+    /// Every thought is the mean of that step's thoughts over other questions: of another split, where there is one.
     Mean,
-    /// Every thought is the first one.
+    /// Every thought is the first one; not tried on one step alone.
     RepeatFirst,
-    /// The thoughts are those about another picture and question of the same task.
+    /// The thoughts are those about another question of the same task; in the suite on another picture.
     Other,
-    /// The thoughts come in another order; questions of one step are as they were.
+    /// The thoughts come in another order; not tried on one step alone.
     Shuffle,
     /// No thought at all: `<think>` is followed by `</think>`.
     MarkersOnly,
     /// Random patches are read.
     RandomPatches,
-    /// The patches are read that were chosen on another picture.
+    /// The patches are read that were chosen for another question; in the suite on another picture.
     OtherPatches,
     /// The patches are read that hold the true region, where it is known.
     OraclePatches,
@@ -83,7 +84,7 @@ impl Intervention {
             Self::Shuffle => "shuffling the thoughts",
             Self::MarkersOnly => "leaving the thoughts out",
             Self::RandomPatches => "reading random patches",
-            Self::OtherPatches => "reading the patches chosen on another picture",
+            Self::OtherPatches => "reading the patches chosen for another question",
             Self::OraclePatches => "reading the patches of the true region",
         }
     }
@@ -129,7 +130,7 @@ pub struct Plan {
 
 /// What an intervention draws on besides the answer it changes.
 pub struct Material<'a> {
-    /// An answer to another question on another picture, with at least one step if there is any.
+    /// An answer to another question, with at least one step if there is any.
     pub other: &'a Answer,
     /// Mean thought of each step, `[K][D]`; the last one serves later steps.
     pub means: &'a [Vec<f32>],
@@ -148,9 +149,27 @@ impl Plan {
 }
 
 impl Intervention {
-    /// What to put in the place of the thoughts and looks of `own`.
+    /// What to put in the place of the thoughts and looks of `own`; `None` where there is nothing to replace, or nothing
+    /// to put there.
     #[must_use]
-    pub fn plan(self, item: &Item, own: &Answer, material: &Material) -> Plan {
+    pub fn plan(self, item: &Item, own: &Answer, material: &Material) -> Option<Plan> {
+        let looks = &own.looks;
+        let is_possible = match self {
+            Self::Zero | Self::Noise | Self::Mean | Self::MarkersOnly => !looks.is_empty(),
+            Self::RepeatFirst | Self::Shuffle => looks.len() > 1,
+            Self::Other => !looks.is_empty() && !material.other.looks.is_empty(),
+            _ => looks.iter().any(|look| !look.chosen.is_empty()),
+        };
+        let plan = is_possible.then(|| self.replacements(item, own, material))?;
+        let reads = plan.patches.iter().any(Option::is_some);
+        (reads || !self.is_about_patches()).then_some(plan)
+    }
+
+    fn is_about_patches(self) -> bool {
+        matches!(self, Self::RandomPatches | Self::OtherPatches | Self::OraclePatches)
+    }
+
+    fn replacements(self, item: &Item, own: &Answer, material: &Material) -> Plan {
         let looks = &own.looks;
         let mut dice = ChaCha8Rng::seed_from_u64(material.seed);
         // Of an answer with fewer steps, the last one serves again.

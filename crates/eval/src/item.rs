@@ -104,6 +104,12 @@ impl Origin {
         }
     }
 
+    /// Whether each question is asked in every order of its options.
+    #[must_use]
+    pub fn is_circular(&self) -> bool {
+        matches!(self, Self::Benchmark { circular: true, .. })
+    }
+
     /// What is not asked of a benchmark, such as `3 rows without a picture`; empty where all is.
     #[must_use]
     pub fn left_out(&self) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use crate::grade::Outcome;
 use crate::intervene::Intervention;
+use crate::item::Item;
 use lare_trace::Usage;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,10 @@ pub struct Record {
     pub expected: String,
     /// What the model said, as it said it.
     pub said: String,
-    /// What that is worth.
+    /// The steps it said before that, of a model that says steps.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub steps: String,
+    /// What the answer is worth.
     pub outcome: Outcome,
     /// Why it was not asked at all, where the model cannot be asked it; then nothing was said, and it is not right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +57,27 @@ pub struct Replacement {
 }
 
 impl Record {
+    /// An item of which nothing is known yet but what is asked.
+    #[must_use]
+    pub fn unasked(item: &Item) -> Self {
+        Self {
+            id: item.id.clone(),
+            task: item.task.clone(),
+            looks: item.looks,
+            prompt: item.prompt.clone(),
+            expected: item.expected.text(),
+            said: String::new(),
+            steps: String::new(),
+            outcome: Outcome::Unparsed,
+            refused: None,
+            usage: Usage::default(),
+            hits: Vec::new(),
+            time_ms: 0.0,
+            likeness: Vec::new(),
+            replaced: Vec::new(),
+        }
+    }
+
     /// Whether the answer is right.
     #[must_use]
     pub fn right(&self) -> bool {

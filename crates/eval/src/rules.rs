@@ -81,7 +81,7 @@ impl Rules {
             return Self::default();
         };
         Self {
-            circular: circular(records).filter(|_| *in_circles),
+            circular: circular(&questions(items, records)).filter(|_| *in_circles),
             yes_no: yes_no(records),
             pairs: pairs(records).filter(|_| *layout == Layout::Mmvp && !in_circles),
         }
@@ -95,40 +95,52 @@ pub fn question(id: &str) -> &str {
     id.rsplit_once("/r").filter(|(_, turn)| is_turn(turn)).map_or(id, |(question, _)| question)
 }
 
-/// A question in circular evaluation: its name and task, whether its first order was right, and whether all were.
-type Turned<'a> = (&'a str, &'a str, bool, bool);
-
-/// A question is right only where it is right in every order of its options; `None` of nothing.
+/// The records of each question, in their order: in circular evaluation one for each order of its options, else one. A
+/// run that was stopped may lack orders of its last question, which is then left out.
 #[must_use]
-pub fn circular(records: &[Record]) -> Option<Circular> {
-    // In the order of the items: name, task, right in the first order, right in all.
-    let mut questions: Vec<Turned> = Vec::new();
+pub fn questions<'a>(items: &Origin, records: &'a [Record]) -> Vec<Vec<&'a Record>> {
+    if !items.is_circular() {
+        return records.iter().map(|record| vec![record]).collect();
+    }
+    let mut questions: Vec<Vec<&Record>> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for record in records {
-        let name = question(&record.id);
-        match places.get(name) {
-            Some(place) => questions[*place].3 &= record.right(),
-            None => {
-                places.insert(name, questions.len());
-                questions.push((name, &record.task, record.right(), record.right()));
-            }
+        let place = *places.entry(question(&record.id)).or_insert(questions.len());
+        if place == questions.len() {
+            questions.push(Vec::new());
         }
+        questions[place].push(record);
     }
-    let share = |right: &dyn Fn(&Turned) -> bool| {
+    if records.len() < items.count() {
+        questions.pop();
+    }
+    questions
+}
+
+/// Whether a question is right in every order.
+pub(crate) fn right_in_all(question: &[&Record]) -> bool {
+    question.iter().all(|record| record.right())
+}
+
+/// A question is right only where it is right in every order of its options; `None` of nothing. `questions`: as
+/// [`questions`] gives them.
+#[must_use]
+pub fn circular(questions: &[Vec<&Record>]) -> Option<Circular> {
+    let share = |right: &dyn Fn(&[&Record]) -> bool| {
         wilson(questions.iter().filter(|question| right(question)).count(), questions.len())
     };
     let mut tasks: Vec<(String, usize, Interval)> = Vec::new();
-    for (_, task, ..) in &questions {
+    for task in questions.iter().map(|question| &question[0].task) {
         if tasks.iter().all(|(name, ..)| name != task) {
-            let of_task: Vec<bool> = questions.iter().filter(|(_, of, ..)| of == task).map(|(.., all)| *all).collect();
-            let right = wilson(of_task.iter().filter(|right| **right).count(), of_task.len())?;
-            tasks.push(((*task).to_owned(), of_task.len(), right));
+            let of_task: Vec<_> = questions.iter().filter(|question| question[0].task == *task).collect();
+            let right = wilson(of_task.iter().filter(|question| right_in_all(question)).count(), of_task.len())?;
+            tasks.push((task.clone(), of_task.len(), right));
         }
     }
     Some(Circular {
         questions: questions.len(),
-        right: share(&|(.., all)| *all)?,
-        first: share(&|(_, _, first, _)| *first)?,
+        right: share(&right_in_all)?,
+        first: share(&|question| question[0].right())?,
         tasks,
     })
 }
@@ -212,6 +224,7 @@ mod tests {
             prompt: String::new(),
             expected: expected.into(),
             said: String::new(),
+            steps: String::new(),
             outcome,
             refused: None,
             usage: Usage::default(),
@@ -240,7 +253,8 @@ mod tests {
                 records.push(record(&format!("mmbench/{name}/r{order}"), task, "A. x", outcome(*right)));
             }
         }
-        let found = circular(&records).unwrap();
+        let mmbench = origin(Layout::Mmbench, true);
+        let found = circular(&questions(&mmbench, &records)).unwrap();
         assert_eq!(found.questions, 3);
         assert_eq!((found.right.value, found.first.value), (1.0 / 3.0, 2.0 / 3.0));
         let tasks: Vec<(&str, usize, f64)> =
@@ -248,15 +262,31 @@ mod tests {
         assert_eq!(tasks, [("a", 2, 0.5), ("b", 1, 0.0)]);
         // The order of the records does not matter to what is right in all.
         records.reverse();
-        assert_eq!(circular(&records).unwrap().right, found.right);
+        assert_eq!(circular(&questions(&mmbench, &records)).unwrap().right, found.right);
         assert_eq!(circular(&[]), None);
+    }
+
+    #[test]
+    fn a_question_whose_orders_were_not_all_asked_is_left_out() {
+        let records: Vec<Record> = [("1", 0), ("1", 1), ("2", 0)]
+            .map(|(name, order)| record(&format!("mmbench/{name}/r{order}"), "a", "A. x", Outcome::Correct))
+            .into();
+        let of = |items: usize| match origin(Layout::Mmbench, true) {
+            Origin::Benchmark { layout, sha256, circular, left_out, .. } => {
+                Origin::Benchmark { layout, sha256, circular, items, left_out }
+            }
+            suite => suite,
+        };
+        assert_eq!(Rules::of(&of(4), &records).circular.unwrap().questions, 1);
+        assert_eq!(Rules::of(&of(3), &records).circular.unwrap().questions, 2);
     }
 
     #[test]
     fn an_answer_that_cannot_be_read_is_not_right_in_circular_evaluation() {
         let records =
             [record("x/1/r0", "a", "A. x", Outcome::Correct), record("x/1/r1", "a", "B. x", Outcome::Unparsed)];
-        assert_eq!(circular(&records).unwrap().right.value, 0.0);
+        let questions = questions(&origin(Layout::Mmbench, true), &records);
+        assert_eq!(circular(&questions).unwrap().right.value, 0.0);
     }
 
     #[test]

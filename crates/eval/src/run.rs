@@ -10,14 +10,13 @@ use crate::item::{Item, Source};
 use crate::keep::Keeper;
 use crate::record::{Record, Replacement};
 use crate::settings::Settings;
-use crate::{Error, Outcome, Result, rules};
+use crate::{Error, Result, rules};
 use lare_infer::{Answer, Assistant, Batch, Options, Question, Replaced, Steps, session};
-use lare_trace::Usage;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-/// Called after each batch with the items done; `false` stops the run.
+/// Called with the items done, before the first batch, after each, and while traces are made; `false` stops the run.
 pub type Progress<'a> = &'a mut dyn FnMut(usize) -> bool;
 
 /// Results of a run's folder.
@@ -101,8 +100,21 @@ impl Job<'_> {
 /// [`Error::File`] and [`Error::Line`].
 pub fn read(folder: &Path) -> Result<(Settings, Vec<Record>)> {
     let path = folder.join(ITEMS);
-    let text = fs::read_to_string(&path).map_err(|e| Error::file("read", &path, &e))?;
-    Ok((settings_of(folder)?, parse(&text, &path)?))
+    let (lines, _) = whole_lines(&path)?;
+    Ok((settings_of(folder)?, parse(&lines, &path)?))
+}
+
+/// The whole lines of a file of results, and the length of the file: a kill may have cut its last line short, and in the
+/// middle of a character.
+fn whole_lines(path: &Path) -> Result<(String, u64)> {
+    let mut bytes = fs::read(path).map_err(|e| Error::file("read", path, &e))?;
+    let length = bytes.len() as u64;
+    bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
+        Error::Line { path: path.into(), line, reason: e.to_string() }
+    })?;
+    Ok((text, length))
 }
 
 fn settings_of(folder: &Path) -> Result<Settings> {
@@ -140,15 +152,14 @@ impl<'a> Results<'a> {
         }
         let failed = |e: std::io::Error| Error::file("write", &path, &e);
         let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
-        let text = fs::read_to_string(&path).map_err(|e| Error::file("read", &path, &e))?;
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let (whole, length) = whole_lines(&path)?;
         let lines = whole.lines().count();
         let kept = if lines >= count { count } else { lines - lines % settings.batch.max(1) };
-        let length: usize = whole.split_inclusive('\n').take(kept).map(str::len).sum();
-        if length < text.len() {
-            file.set_len(length as u64).map_err(failed)?;
+        let end: usize = whole.split_inclusive('\n').take(kept).map(str::len).sum();
+        if (end as u64) < length {
+            file.set_len(end as u64).map_err(failed)?;
         }
-        let records = parse(&whole[..length], &path)?;
+        let records = parse(&whole[..end], &path)?;
         Ok(Self { folder, settings, file: Some(file), records })
     }
 
@@ -210,17 +221,20 @@ impl Others {
         Ok(Self { answers, means })
     }
 
-    /// An answer of the same task, each item another; of any task where this one has none. Never one to the item's own
-    /// question, which a benchmark without a second split may have among the others.
+    /// An answer of the same task, each item another; of any task where this one has none. One with thoughts, if there is
+    /// any. Never one to the item's own question, which a benchmark without a second split may have among the others.
     fn for_item(&self, item: &Item, number: usize) -> Option<&Answer> {
         let own = rules::question(&item.id);
         let others = || self.answers.iter().filter(move |other| rules::question(&other.id) != own);
-        let mut fit: Vec<&Answer> =
-            others().filter(|other| other.task == item.task).map(|other| &other.answer).collect();
-        if fit.is_empty() {
-            fit = others().map(|other| &other.answer).collect();
-        }
-        (!fit.is_empty()).then(|| fit[number % fit.len()])
+        let of_task = |other: &&Other| other.task == item.task;
+        let thought = |other: &&Other| !other.answer.looks.is_empty();
+        let choices = [
+            others().filter(of_task).filter(thought).collect::<Vec<_>>(),
+            others().filter(thought).collect(),
+            others().collect(),
+        ];
+        let fit = choices.into_iter().find(|fit| !fit.is_empty())?;
+        Some(&fit[number % fit.len()].answer)
     }
 }
 
@@ -256,7 +270,7 @@ impl Judge<'_> {
         let (asked, numbers): (Vec<Item>, Vec<usize>) = asked.map(|((item, number), _)| (item.clone(), number)).unzip();
         let mut answered = self.answered(&asked, &numbers)?.into_iter();
         let judged = |(item, refusal): (&Item, Option<String>)| match refusal {
-            Some(refusal) => Some((refused(item, refusal), None)),
+            Some(_) => Some((Record { refused: refusal, ..Record::unasked(item) }, None)),
             None => answered.next().map(|(record, answer)| (record, Some(answer))),
         };
         Ok(items.iter().zip(refusals).filter_map(judged).collect())
@@ -285,13 +299,16 @@ impl Judge<'_> {
                 let other = other.ok_or_else(|| Error::Alone { item: item.id.clone() })?;
                 let seed = self.settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ numbers[row] as u64;
                 let material = Material { other, means: &self.others.means, seed };
-                Ok(Some(what.plan(item, &untouched[row], &material)))
+                Ok(what.plan(item, &untouched[row], &material))
             };
             let plans = items.iter().enumerate().map(plan).collect::<Result<Vec<Option<Plan>>>>()?;
-            let answers = ask(self.assistant, items, &plans, self.settings)?;
-            for ((record, item), answer) in records.iter_mut().zip(items).zip(answers) {
-                let outcome = item.expected.grade(&answer.text);
-                record.replaced.push(Replacement { what: *what, said: answer.text, outcome });
+            let rows: Vec<usize> = (0..items.len()).filter(|row| plans[*row].is_some()).collect();
+            let tried: Vec<Item> = rows.iter().map(|row| items[*row].clone()).collect();
+            let plans: Vec<Option<Plan>> = plans.into_iter().filter(Option::is_some).collect();
+            let answers = ask(self.assistant, &tried, &plans, self.settings)?;
+            for (row, answer) in rows.into_iter().zip(answers) {
+                let outcome = items[row].expected.grade(&answer.text);
+                records[row].replaced.push(Replacement { what: *what, said: answer.text, outcome });
             }
         }
         let share = items.len().max(1) as f64;
@@ -306,39 +323,15 @@ impl Judge<'_> {
             pairs.map(|(a, b)| cosine(&a.thought, &b.thought)).collect()
         });
         Record {
-            id: item.id.clone(),
-            task: item.task.clone(),
-            looks: item.looks,
-            prompt: item.prompt.clone(),
-            expected: item.expected.text(),
             said: answer.text.clone(),
+            steps: answer.steps.clone(),
             outcome: item.expected.grade(&answer.text),
-            refused: None,
             usage: answer.usage,
             hits: item.rationale.as_ref().map_or_else(Vec::new, |rationale| hits(rationale, answer)),
             time_ms: answer.timing.total,
             likeness,
-            replaced: Vec::new(),
+            ..Record::unasked(item)
         }
-    }
-}
-
-/// The record of an item that was not asked.
-fn refused(item: &Item, refusal: String) -> Record {
-    Record {
-        id: item.id.clone(),
-        task: item.task.clone(),
-        looks: item.looks,
-        prompt: item.prompt.clone(),
-        expected: item.expected.text(),
-        said: String::new(),
-        outcome: Outcome::Unparsed,
-        refused: Some(refusal),
-        usage: Usage::default(),
-        hits: Vec::new(),
-        time_ms: 0.0,
-        likeness: Vec::new(),
-        replaced: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::grade::Outcome;
 use crate::intervene::Intervention;
 use crate::record::Record;
+use crate::rules;
 use crate::settings::Settings;
 use crate::stats::{Interval, Pairs, wilson};
 use serde::Serialize;
@@ -39,7 +40,7 @@ pub struct Group {
     pub refused: usize,
     /// Items with at least one latent step.
     pub thought: usize,
-    /// Mean latent steps.
+    /// Mean latent steps; this mean and those below are over the items that were asked.
     pub latent_steps: f64,
     /// Mean text tokens.
     pub text_tokens: f64,
@@ -60,7 +61,7 @@ pub struct Group {
 pub struct Effect {
     /// What was replaced.
     pub what: Intervention,
-    /// Items that it was tried on.
+    /// Items that it was tried on; in circular evaluation questions, right only in every order of their options.
     pub items: usize,
     /// Share right under it.
     pub right: Interval,
@@ -71,12 +72,21 @@ pub struct Effect {
 }
 
 impl Group {
+    /// Items that were asked.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.items - self.refused
+    }
+
     /// `None` of nothing.
     fn of<'a>(records: impl Iterator<Item = &'a Record> + Clone) -> Option<Self> {
         let count = |keep: &dyn Fn(&Record) -> bool| records.clone().filter(|record| keep(record)).count();
         let items = records.clone().count();
         let right = wilson(count(&Record::right), items)?;
-        let mean = |of: &dyn Fn(&Record) -> f64| records.clone().map(of).sum::<f64>() / items as f64;
+        // What was not asked cost nothing, and would make the rest look cheaper.
+        let asked = records.clone().filter(|record| record.refused.is_none());
+        let mean =
+            |of: &dyn Fn(&Record) -> f64| asked.clone().map(of).sum::<f64>() / asked.clone().count().max(1) as f64;
         Some(Self {
             items,
             right,
@@ -103,11 +113,22 @@ impl Group {
 }
 
 impl Effect {
-    fn of<'a>(what: Intervention, records: impl Iterator<Item = &'a Record>, seed: u64) -> Option<Self> {
-        let pairs = records.filter_map(|r| Some((r.right(), r.under(what)? == Outcome::Correct)));
-        let pairs = Pairs::of(pairs);
+    /// `questions`: the records of each, one or all orders of its options. `None` where it was tried on none of them.
+    fn of<'a>(what: Intervention, questions: impl Iterator<Item = &'a Vec<&'a Record>>) -> Option<Self> {
+        let under = |record: &Record| record.under(what).map_or(record.right(), |outcome| outcome == Outcome::Correct);
+        let tried = questions.filter(|records| records.iter().any(|record| record.under(what).is_some()));
+        let right = |records: &Vec<&Record>| {
+            (records.iter().all(|record| record.right()), records.iter().all(|record| under(record)))
+        };
+        let pairs = Pairs::of(tried.map(right));
         let right = wilson(pairs.both + pairs.second, pairs.all())?;
-        Some(Self { what, items: pairs.all(), right, cost: pairs.difference(seed)?, p: pairs.mcnemar() })
+        Some(Self { what, items: pairs.all(), right, cost: pairs.difference()?, p: pairs.mcnemar() })
+    }
+
+    /// Whether there is a difference by both measures: with few uneven pairs the interval alone is too sure.
+    #[must_use]
+    pub fn is_sure(&self) -> bool {
+        self.cost.leaves_zero_out() && self.p < 0.05
     }
 
     /// A sentence to quote.
@@ -115,7 +136,7 @@ impl Effect {
     pub fn verdict(&self) -> String {
         let [value, low, high] = [self.cost.value, self.cost.low, self.cost.high].map(|share| 100.0 * share);
         let says = self.what.says();
-        if low <= 0.0 && high >= 0.0 {
+        if !self.is_sure() {
             return format!(
                 "{says} changes nothing that {} items can show: {value:+.1} points [{low:.1}, {high:.1}]",
                 self.items
@@ -151,8 +172,10 @@ impl Summary {
             };
             looks.extend(by_looks.into_iter().filter_map(group));
         }
-        let effects = |records: &[&Record]| -> Vec<Effect> {
-            let effect = |what: &Intervention| Effect::of(*what, records.iter().copied(), settings.seed);
+        let questions = rules::questions(&settings.items, records);
+        let effects = |task: Option<&str>| -> Vec<Effect> {
+            let of_task = |records: &&Vec<&Record>| task.is_none_or(|task| records[0].task == task);
+            let effect = |what: &Intervention| Effect::of(*what, questions.iter().filter(of_task));
             settings.interventions.iter().filter_map(effect).collect()
         };
         let group = |task: &&str| Some(((*task).to_owned(), Group::of(of(task).into_iter())?));
@@ -160,8 +183,8 @@ impl Summary {
             all: Group::of(records.iter())?,
             tasks: tasks.iter().filter_map(group).collect(),
             looks,
-            causal: effects(&records.iter().collect::<Vec<_>>()),
-            causal_by_task: tasks.iter().map(|task| ((*task).to_owned(), effects(&of(task)))).collect(),
+            causal: effects(None),
+            causal_by_task: tasks.iter().map(|task| ((*task).to_owned(), effects(Some(task)))).collect(),
             likeness: likeness(records),
         })
     }
@@ -194,6 +217,7 @@ mod tests {
             prompt: String::new(),
             expected: "1".into(),
             said: "1".into(),
+            steps: String::new(),
             outcome: outcome(right),
             refused: None,
             usage: Usage { latent_steps: looks, text_tokens: 3, processed_positions: 60, ..Usage::default() },
@@ -242,12 +266,41 @@ mod tests {
 
     #[test]
     fn a_verdict_says_when_nothing_can_be_seen() {
-        let records: Vec<Record> = (0..40).map(|i| record("read", 1, i % 2 == 0, i % 2 == 0)).collect();
-        let verdict = Summary::of(&settings(), &records).unwrap().causal[0].verdict();
-        assert!(verdict.contains("changes nothing that 40 items can show"), "{verdict}");
-        let records: Vec<Record> = (0..40).map(|i| record("read", 1, i % 4 == 0, i % 2 == 0)).collect();
-        let verdict = Summary::of(&settings(), &records).unwrap().causal[0].verdict();
-        assert!(verdict.contains(" gains 25.0 points ["), "{verdict}");
+        let verdict = |records: &[Record]| Summary::of(&settings(), records).unwrap().causal[0].verdict();
+        let nothing = verdict(&(0..40).map(|i| record("read", 1, i % 2 == 0, i % 2 == 0)).collect::<Vec<_>>());
+        assert!(nothing.contains("changes nothing that 40 items can show"), "{nothing}");
+        let gain = verdict(&(0..40).map(|i| record("read", 1, i % 4 == 0, i % 2 == 0)).collect::<Vec<_>>());
+        assert!(gain.contains(" gains 25.0 points ["), "{gain}");
+        // Four uneven pairs, all one way, happen by chance in one of eight.
+        let few = verdict(&(0..200).map(|i| record("read", 1, i < 100, (4..100).contains(&i))).collect::<Vec<_>>());
+        assert!(few.contains("changes nothing that 200 items can show"), "{few}");
         assert!(Summary::of(&settings(), &[]).is_none());
+    }
+
+    #[test]
+    fn the_orders_of_one_question_are_one_pair() {
+        let mut records: Vec<Record> = (0..8).map(|_| record("read", 1, true, false)).collect();
+        records.iter_mut().zip(0..).for_each(|(record, n)| record.id = format!("mmbench/{}/r{}", n / 4, n % 4));
+        // Right in every order but one, and as right without its thoughts: nothing is lost.
+        records[5].outcome = Outcome::Wrong;
+        let items = Origin::Benchmark {
+            layout: crate::benchmark::Layout::Mmbench,
+            sha256: Vec::new(),
+            circular: true,
+            items: 8,
+            left_out: BTreeMap::new(),
+        };
+        let effect = Summary::of(&Settings { items, ..settings() }, &records).unwrap().causal[0];
+        assert_eq!((effect.items, effect.cost.value), (2, 0.5));
+        assert!((effect.p - 1.0).abs() < 1e-9, "{}", effect.p);
+    }
+
+    #[test]
+    fn what_was_not_asked_costs_nothing_and_is_not_counted_as_cheap() {
+        let mut records = vec![record("read", 2, true, true), record("read", 2, true, true)];
+        records[1] = Record { refused: Some("too long".into()), usage: Usage::default(), ..records[1].clone() };
+        let all = Summary::of(&settings(), &records).unwrap().all;
+        assert_eq!((all.items, all.asked(), all.thought), (2, 1, 1));
+        assert_eq!((all.latent_steps, all.processed_positions), (2.0, 60.0));
     }
 }

@@ -23,7 +23,8 @@ pub struct Options {
     pub steps: Steps,
     /// How its tokens are chosen.
     pub sampling: Sampling,
-    /// Most tokens of the answer's words; clamped to the context that is left.
+    /// Most tokens of the answer's words, steps that are said before them and their `</think>` included; clamped to the
+    /// context that is left.
     pub max_tokens: usize,
     /// Vocabulary entries to report near each thought.
     pub nearest_words: usize,

@@ -78,16 +78,18 @@ mod tests {
 
     #[test]
     fn the_record_of_an_answer_is_valid_for_every_shape_of_picture() {
-        let assistant = tiny::assistant();
         let options = Options { steps: Steps::Fixed(3), ..Options::default() };
-        for (width, height) in [(192, 192), (256, 130), (1, 1), (2000, 40), (333, 777)] {
+        let shapes = [(192, 192), (256, 130), (1, 1), (2000, 40), (333, 777)];
+        let (assistant, spliced) = (tiny::assistant(), tiny::spliced());
+        let cases = shapes.map(|shape| (&assistant, shape)).into_iter().chain([(&spliced, (256, 130))]);
+        for (assistant, (width, height)) in cases {
             let picture = tiny::picture(width, height, 1);
             let batch = Batch { pictures: &[&picture], questions: &[Question::new(0, "cat", options)] };
-            let answers = session::answer(&assistant, &batch, &mut |_| ()).unwrap();
+            let answers = session::answer(assistant, &batch, &mut |_| ()).unwrap();
             let thoughts: Vec<&[f32]> = answers[0].looks.iter().map(|l| &l.thought[..]).collect();
-            let drawings = draw::thoughts(&assistant, &thoughts, 0).unwrap();
+            let drawings = draw::thoughts(assistant, &thoughts, 0).unwrap();
             let asked = Asked { picture: &picture, picture_hash: "00", question: "cat", options };
-            let record = record(&assistant, &asked, &answers[0], &drawings);
+            let record = record(assistant, &asked, &answers[0], &drawings);
             record.validate().unwrap_or_else(|e| panic!("{width} x {height}: {e}"));
             assert!(record.steps.iter().all(|s| s.thought_picture.is_some()));
         }

@@ -18,7 +18,7 @@ use crate::{Assistant, Error, Result};
 use candle_core::{D, Tensor};
 use lare_data::tokenizer::{END, THINK_END};
 use lare_data::{Picture, Prepared, prepare, prompt};
-use lare_model::config::{Config, Context, Memory, Thinking};
+use lare_model::config::{Config, Context, Thinking};
 use lare_model::reasoner::{Intervention, ReplaceThought, Scene};
 use lare_model::{Prompts, Thread, Views};
 use lare_trace::{Grid, Timing, Usage};
@@ -222,7 +222,7 @@ impl<'a> Row<'a> {
         }
         let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids;
         let most_steps = options.most_steps(config);
-        let room = positions(config).saturating_sub(most_steps * positions_per_step(config) + LEAST_ANSWER);
+        let room = positions(config).saturating_sub(most_steps * config.positions_per_step() + LEAST_ANSWER);
         if prompt.len() > room {
             // Two of the prompt's tokens are its markers.
             let (most, got) = (room.saturating_sub(2), prompt.len() - 2);
@@ -282,7 +282,7 @@ impl<'a> Row<'a> {
 
     /// Entries of the memory that its looks read.
     fn entries_read(&self, config: &Config) -> usize {
-        self.looks.iter().map(|look| look.chosen.len()).sum::<usize>() * entries_per_patch(config)
+        self.looks.iter().map(|look| look.chosen.len()).sum::<usize>() * config.entries_per_patch()
     }
 
     /// The answer so far; before it, of a model that says steps, nothing.
@@ -325,22 +325,6 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Entries of the memory at one patch.
-fn entries_per_patch(config: &Config) -> usize {
-    match config.refocus.memory {
-        Memory::Projected => 1,
-        Memory::Fine => config.vision.fine_per_side.pow(2),
-    }
-}
-
-/// Positions that one latent step fills at most.
-fn positions_per_step(config: &Config) -> usize {
-    match config.refocus.thinking {
-        Thinking::Splice => 1 + config.refocus.patches * entries_per_patch(config),
-        _ => 1,
-    }
-}
-
 /// Positions a row may fill: position 0 is the picture's, and a row that is done stands at one position more while
 /// the others go on.
 fn positions(config: &Config) -> usize {
@@ -355,7 +339,7 @@ fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
         cols: prepared.cols,
         cell_px_x: cell(picture.width, prepared.inner_width),
         cell_px_y: cell(picture.height, prepared.inner_height),
-        fine_per_cell: entries_per_patch(config),
+        fine_per_cell: config.entries_per_patch(),
     }
 }
 
@@ -489,6 +473,45 @@ mod tests {
         assert_eq!(answer.usage.refocused_visual_tokens, 3 * 3 * 16);
         assert_eq!(answer.usage.text_tokens, 1 + said);
         assert_eq!(answer.usage.processed_positions, 12 + prompt + 3 + said);
+    }
+
+    #[test]
+    fn a_spliced_look_counts_what_it_appends() {
+        let picture = tiny::picture(256, 192, 3);
+        let assistant = tiny::spliced();
+        let question = Question::new(0, "What is left of the cat?", options(1));
+        let batch = Batch { pictures: &[&picture], questions: &[question] };
+        let answer = &answer(&assistant, &batch, &mut |_| ()).unwrap()[0];
+        let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids.len();
+        let said = answer.tokens.len() + usize::from(answer.finish == Finish::End);
+        // 3 patches of 16 fine features each, read by being in the context and by nothing else.
+        assert_eq!((answer.usage.appended_visual_tokens, answer.usage.refocused_visual_tokens), (3 * 16, 0));
+        assert_eq!(answer.usage.processed_positions, 12 + prompt + 1 + 3 * 16 + said);
+    }
+
+    #[test]
+    fn steps_that_are_said_end_at_the_second_mark_and_are_no_part_of_the_answer() {
+        let heard = |says_steps: bool, tokens: &[u32]| {
+            let assistant = tiny::changed(|config| config.language.says_steps = says_steps);
+            let question = Question::new(0, "cat", Options { max_tokens: 9, ..options(0) });
+            let mut row = Row::new(&assistant, &question, 1).unwrap();
+            tokens.iter().for_each(|token| row.hear(*token, assistant.config()));
+            let text = row.text(&assistant);
+            row.said.clone_from(&text);
+            let picture = tiny::picture(192, 192, 1);
+            let vision = &assistant.config().vision;
+            let prepared = prepare(&picture, vision.cell_px, vision.max_cells);
+            let answer = row.answer(&assistant, &picture, &prepared, Timing::default());
+            (answer.steps, answer.text, answer.usage.text_tokens)
+        };
+        let assistant = tiny::assistant();
+        let [dog, cat] = ["dog", "cat"].map(|word| assistant.tokenizer.encode(word)[0]);
+        let both = ("dog".to_owned(), "cat".to_owned(), 5);
+        assert_eq!(heard(true, &[dog, THINK_END, cat, END]), both);
+        // Cut off in its steps, it has no answer yet.
+        assert_eq!(heard(true, &[dog, cat]), ("dog cat".to_owned(), String::new(), 3));
+        assert_eq!(heard(true, &[THINK_END, cat, END]), (String::new(), "cat".to_owned(), 4));
+        assert_eq!(heard(false, &[dog, cat, END]), (String::new(), "dog cat".to_owned(), 4));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::Assistant;
 use crate::sampler::normals;
 use candle_core::{Device, Tensor};
 use lare_data::{Picture, Tokenizer};
+use lare_model::config::Thinking;
 use lare_model::{Config, Init, Path, Reasoner, Source};
 
 /// Parameters that follow from their names alone.
@@ -25,11 +26,22 @@ impl Source for Random {
 
 /// The model.
 pub fn assistant() -> Assistant {
+    changed(|_| ())
+}
+
+/// The model with another config.
+pub fn changed(change: impl FnOnce(&mut Config)) -> Assistant {
     let tokenizer = Tokenizer::from_bytes(lare_data::tokenizer::build().as_bytes()).unwrap();
     let mut config = Config::from_toml(include_str!("../../model/tests/tiny.toml"), "tiny.toml").unwrap();
     config.language.vocabulary = tokenizer.vocab_size();
+    change(&mut config);
     let reasoner = Reasoner::new(&config, Path::root(&Random)).unwrap();
     Assistant::from_parts(reasoner, tokenizer, "random", &Device::Cpu).unwrap()
+}
+
+/// The model as it splices what it reads into its context.
+pub fn spliced() -> Assistant {
+    changed(|config| (config.refocus.thinking, config.language.max_positions) = (Thinking::Splice, 512))
 }
 
 /// A picture of coloured noise in blocks.

@@ -77,8 +77,8 @@ pub struct Language {
     pub max_positions: usize,
     /// What the picture contributes to the context.
     pub context: Context,
-    /// Whether steps of a rationale that are not latent are said as text before `</think>`: with none latent, text
-    /// chain-of-thought.
+    /// Whether steps of a rationale that are not latent are said as text, between the `</think>` that ends the latent ones
+    /// and a second one before the answer: with none latent, text chain-of-thought.
     pub says_steps: bool,
 }
 
@@ -284,7 +284,8 @@ impl Config {
         let l = &self.language;
         let head_even = l.heads > 0 && l.width.is_multiple_of(l.heads) && (l.width / l.heads).is_multiple_of(2);
         let shared = l.kv_heads > 0 && l.heads.is_multiple_of(l.kv_heads);
-        let room = l.max_positions > self.refocus.max_steps.saturating_add(16) && l.max_positions <= 1 << 24;
+        let steps = self.refocus.max_steps.saturating_mul(self.positions_per_step());
+        let room = l.max_positions > steps.saturating_add(16) && l.max_positions <= 1 << 24;
         let least = self.least_parameters();
         [
             ("language.width", within(l.width, 65_536), "1 to 65536", l.width.to_string()),
@@ -303,7 +304,7 @@ impl Config {
             (
                 "language.max_positions",
                 room,
-                "more than refocus.max_steps + 16, at most 2^24",
+                "more than 16 beside refocus.max_steps steps, each 1 position and what is spliced in; at most 2^24",
                 l.max_positions.to_string(),
             ),
             ("language.vocabulary", (8..=1 << 24).contains(&l.vocabulary), "8 to 2^24", l.vocabulary.to_string()),
@@ -365,11 +366,19 @@ impl Config {
         self.language.width / self.language.heads
     }
 
-    /// Memory entries that one look reads, `R'`.
-    pub fn entries_per_look(&self) -> usize {
+    /// Memory entries at one patch.
+    pub fn entries_per_patch(&self) -> usize {
         match self.refocus.memory {
-            Memory::Projected => self.refocus.patches,
-            Memory::Fine => self.refocus.patches * self.vision.fine_per_side * self.vision.fine_per_side,
+            Memory::Projected => 1,
+            Memory::Fine => self.vision.fine_per_side.saturating_mul(self.vision.fine_per_side),
+        }
+    }
+
+    /// Positions of the context that one latent step takes at most.
+    pub fn positions_per_step(&self) -> usize {
+        match self.refocus.thinking {
+            Thinking::Splice => self.refocus.patches.saturating_mul(self.entries_per_patch()).saturating_add(1),
+            _ => 1,
         }
     }
 }
@@ -398,7 +407,8 @@ mod tests {
     #[test]
     fn sizes_that_cannot_be_built_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
+            ("language.max_positions", |c| c.refocus.thinking = Thinking::Splice),
             ("vision.fine_channels", |c| c.vision.fine_channels[1] = 0),
             ("vision.coarse_channels", |c| c.vision.coarse_channels[2] = 99_999_999_999),
             ("language.rope_theta", |c| c.language.rope_theta = f64::NAN),

@@ -194,7 +194,7 @@ impl Refocus {
             },
             halt: path.at("halt", |p| nothing_yet(p, d))?,
             settings: r.clone(),
-            per_cell: if r.memory == Memory::Fine { config.vision.fine_per_side.pow(2) } else { 1 },
+            per_cell: config.entries_per_patch(),
             norm_eps: config.language.norm_eps,
         })
     }
@@ -236,10 +236,10 @@ impl Refocus {
                 got: (step + 1).to_string(),
             });
         }
+        check_patches(given, now, look)?;
         if !self.settings.thinking.looks() {
             return self.without_a_look(now, look);
         }
-        check_patches(given, now, look)?;
         let log_scores = self.log_scores(now, look)?; // [B, P]
         let mut chosen = self.choose(&log_scores, now, look)?;
         for (chosen, given) in chosen.iter_mut().zip(given) {
@@ -345,7 +345,9 @@ impl Refocus {
             let before = now.chosen_before.get(row).map_or(&[][..], Vec::as_slice);
             let mut order: Vec<u32> = match self.settings.choice {
                 Choice::First if !before.is_empty() => {
-                    all.push(before[..self.settings.patches.min(before.len())].to_vec());
+                    // Earlier looks, one after the other, are all the first: it ends where its first patch comes again.
+                    let again = before.iter().skip(1).position(|p| *p == before[0]);
+                    all.push(before[..again.map_or(before.len(), |place| place + 1)].to_vec());
                     continue;
                 }
                 Choice::Window => look.grids.get(picture).map_or_else(Vec::new, |g| self.window(score, *g)),

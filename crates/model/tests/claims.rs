@@ -236,6 +236,19 @@ fn scores_are_a_distribution_over_the_real_cells_and_the_best_are_chosen() {
 }
 
 #[test]
+fn a_first_look_is_repeated_whole_and_once_in_a_picture_smaller_than_a_look() {
+    let mut config = tiny();
+    config.refocus.choice = Choice::First;
+    let model = model(&config);
+    let scene = scene(&model, &[pixels(1, 64, 128)]);
+    let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
+    model.think(&scene, &mut thread, &[4]).unwrap();
+    let looks: Vec<&Vec<u32>> = thread.steps.iter().map(|step| &step.chosen[0]).collect();
+    assert_eq!(looks[0].len(), 2, "both cells of the picture, fewer than {}", config.refocus.patches);
+    assert!(looks.iter().all(|look| *look == looks[0]), "{looks:?}");
+}
+
+#[test]
 fn thoughts_enter_at_the_norm_of_the_embeddings() {
     let model = model(&tiny());
     let scene = scene(&model, &[pixels(1, 128, 128)]);

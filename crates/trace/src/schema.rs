@@ -256,9 +256,11 @@ impl Record {
         self.grid.validate(&self.input)?;
         let read: usize = self.steps.iter().map(|step| step.selected.len()).sum();
         let read = read.saturating_mul(self.grid.fine_per_cell);
-        let counted = self.usage.refocused_visual_tokens;
+        // Read by the step itself, or appended to the context.
+        let counted = self.usage.refocused_visual_tokens.saturating_add(self.usage.appended_visual_tokens);
         if read != counted {
-            return Err(Invalid::new("usage.refocused_visual_tokens", format!("{read}, as the steps say"), counted)
+            let field = "usage.refocused_visual_tokens";
+            return Err(Invalid::new(field, format!("{read} with those appended, as the steps say"), counted)
                 .hint("a selected patch counts grid.fine_per_cell entries")
                 .into());
         }

@@ -235,12 +235,13 @@ impl<'a> Feeder<'a> {
             centre: ((step.region.left + step.region.right) / 2.0, (step.region.top + step.region.bottom) / 2.0),
         };
         let rest = question.steps.iter().skip(stage.latent_steps).filter(|_| stage.say_rest);
-        let said: Vec<&str> = rest.map(|s| s.says.as_str()).collect();
+        let said = rest.map(|s| s.says.as_str()).collect::<Vec<_>>().join(" ");
+        let said = self.config.model.language.says_steps.then_some(&said[..]);
         Ok(Row {
             task: question.task,
             looks: question.looks,
             prompt: prompt::lay_out(self.tokenizer, &question.text).ids,
-            answer: prompt::answer_ids(self.tokenizer, &said.join(" "), &question.answer),
+            answer: prompt::answer_ids(self.tokenizer, said, &question.answer),
             targets: question.steps.iter().map(target).collect(),
         })
     }

@@ -153,8 +153,15 @@ fn read_state(path: &Path, config: &Config) -> Result<State> {
     };
     let invalid = |name: &str, e: String| Error::file("read", path.join(name), &std::io::Error::other(e));
     let state: State = serde_json::from_str(&text("state.json")?).map_err(|e| invalid("state.json", e.to_string()))?;
-    let changes = changes::between(&text("config.toml")?, &config.to_toml()?, state.begun())
+    let begun = text("config.toml")?;
+    let mut changes = changes::between(&begun, &config.to_toml()?, state.begun())
         .map_err(|e| invalid("config.toml", e.to_string()))?;
+    // Between two stages the averages of the one before are gone: a run cannot end there any more.
+    let then = toml::from_str::<toml::Table>(&begun).map_err(|e| invalid("config.toml", e.to_string()))?;
+    let then = then.get("stages").and_then(toml::Value::as_array).map_or(0, Vec::len);
+    if state.step_in_stage == 0 && state.stage == config.stages.len() && then > state.stage {
+        changes.push(format!("stages: {then} there, {} now, and this is the start of the next", state.stage));
+    }
     if !changes.is_empty() {
         let (path, changes) = (path.into(), changes.join("\n  "));
         return Err(Error::Changed { path, changes });

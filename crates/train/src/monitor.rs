@@ -16,7 +16,8 @@ pub struct Health {
     pub focus_entropy: Vec<f64>,
     /// Mean share of the scores on cells that the true region touches, per step.
     pub region_mass: Vec<f64>,
-    /// Share of steps whose chosen patches include the cell that holds most of the true region.
+    /// Share of steps whose chosen patches include the cell that holds most of the true region; empty for a model that
+    /// does not look.
     pub region_hit: Vec<f64>,
     /// Mean of the gate, per step; 0 is all hidden state, 1 all LQ-Former.
     pub gate: Vec<f64>,
@@ -51,7 +52,9 @@ pub fn health(model: &Reasoner, thread: &Thread, batch: &Batch) -> Result<Health
         let count = rows.len() as f64;
         health.focus_entropy.push(entropy / count);
         health.region_mass.push(mass / count);
-        health.region_hit.push(hits / count);
+        if step.chosen.iter().any(|chosen| !chosen.is_empty()) {
+            health.region_hit.push(hits / count);
+        }
     }
     let rms = model.backbone.language.embedding_rms()?;
     let steps = health.gate.len().max(1) as f64;

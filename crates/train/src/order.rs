@@ -8,7 +8,9 @@ use lare_model::Thread;
 /// The batch, with the steps of such rationales in the order in which the model took them. Other rows are as they were.
 pub fn as_taken(batch: &Batch, thread: &Thread) -> Result<Batch> {
     let mut taken = batch.clone();
-    if !batch.rows.iter().any(|row| row.task.any_order()) {
+    // A model that does not look took none before another.
+    let looks = thread.steps.iter().flat_map(|step| &step.chosen).any(|chosen| !chosen.is_empty());
+    if !looks || !batch.rows.iter().any(|row| row.task.any_order()) {
         return Ok(taken);
     }
     let scores = thread.steps.iter().map(|step| Ok(step.log_scores.detach().exp()?.to_vec2::<f32>()?));

@@ -183,6 +183,17 @@ fn stages_that_have_not_begun_may_change_and_the_run_equals_one_that_had_them_fr
 }
 
 #[test]
+fn a_run_cannot_end_after_the_fact_where_a_stage_had_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first_two = tiny();
+    first_two.stages.truncate(2);
+    assert!(!go(&tiny(), folder.path(), false, first_two.total_steps()).unwrap().complete);
+    let message = go(&first_two, folder.path(), true, usize::MAX).unwrap_err().to_string();
+    assert!(message.contains("stages: 4 there, 2 now"), "{message}");
+    assert!(go(&tiny(), folder.path(), true, usize::MAX).unwrap().complete);
+}
+
+#[test]
 fn a_damaged_checkpoint_names_the_one_to_go_back_to() {
     let folder = tempfile::tempdir().unwrap();
     go(&tiny(), folder.path(), false, 4).unwrap();
@@ -416,7 +427,7 @@ fn steps_that_are_not_latent_yet_are_said() {
         let of_picture = &batch.groups[batch.prompts.picture_of_row[number] as usize].questions;
         let question = of_picture.iter().find(asked).unwrap();
         let said = format!("{} {}", question.steps[1].says, question.steps[2].says);
-        assert_eq!(row.answer, prompt::answer_ids(tokenizer, &said, &question.answer));
+        assert_eq!(row.answer, prompt::answer_ids(tokenizer, Some(&said), &question.answer));
     }
     let folder = tempfile::tempdir().unwrap();
     assert!(go(&config, folder.path(), false, usize::MAX).unwrap().complete);

@@ -156,6 +156,9 @@ impl Told<'_> {
             messages.report(&Object { told: self, shown: &shown })?;
             return showing;
         }
+        if place.is_none() && !self.answer.steps.is_empty() {
+            messages.note(&format!("steps: {}", self.answer.steps));
+        }
         messages.result(&self.answer.text)?;
         if place.is_none() {
             messages.note(&cost(self.answer));
@@ -292,6 +295,7 @@ impl Report for Object<'_> {
         json!({
             "question": question,
             "answer": answer.text,
+            "steps": answer.steps,
             "finish": match answer.finish {
                 Finish::End => "end",
                 Finish::Length => "length",

@@ -70,7 +70,7 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
 
 /// Says what a reader of the numbers should know.
 fn warn(settings: &Settings, summary: &Summary, messages: &Messages) {
-    if summary.all.thought == 0 && settings.steps != Some(0) {
+    if summary.all.thought == 0 && summary.all.asked() > 0 && settings.steps != Some(0) {
         messages.warning(
             "latent mode was never entered: the model stopped before its first step on every question. Its accuracy is that \
              of the plain model; `--steps N` makes it think",
@@ -151,7 +151,7 @@ impl Report for Found<'_> {
     fn text(&self) -> String {
         let summary = self.summary;
         let steps = self.settings.steps.map_or("auto".to_owned(), |steps| steps.to_string());
-        let hash = &self.settings.weights_hash[..8.min(self.settings.weights_hash.len())];
+        let hash: String = self.settings.weights_hash.chars().take(8).collect();
         let names = summary.tasks.iter().map(|(task, _)| task.chars().count() + 1);
         let width = names.max().unwrap_or(0).max(12);
         let mut text = format!(
@@ -176,7 +176,7 @@ impl Report for Found<'_> {
         }
         text += &row("all", width, &summary.all);
         text += &by_the_rules(self.rules);
-        let thought = 100.0 * summary.all.thought as f64 / summary.all.items as f64;
+        let thought = 100.0 * summary.all.thought as f64 / summary.all.asked().max(1) as f64;
         text += &format!("\nlatent mode was entered in {thought:.1} % of the answers\n");
         if !summary.likeness.is_empty() {
             let each: Vec<String> = summary.likeness.iter().map(|x| format!("{x:.2}")).collect();

@@ -106,7 +106,7 @@ fn a_benchmark_in_its_own_file_is_measured_by_its_rules() {
     assert_eq!(items["left_out"]["open-question"], 3);
     assert_eq!(items["sha256"][0].as_str().unwrap().len(), 64);
     assert_eq!((&found["all"]["items"], &found["rules"]["circular"]["questions"]), (&4.into(), &2.into()));
-    assert_eq!(found["causal"][0]["items"], 4);
+    assert_eq!(found["causal"][0]["items"], 2, "the orders of a question are one");
     let lines = fs::read_to_string(place.path().join("results/items.jsonl")).unwrap();
     let ids = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone());
     assert!(ids.eq(["vlmevalkit/0/r0", "vlmevalkit/0/r1", "vlmevalkit/1/r0", "vlmevalkit/1/r1"].map(Value::from)));

@@ -13,8 +13,8 @@ use super::table::{Row, Table};
 use crate::Result;
 use std::path::{Path, PathBuf};
 
-/// What the files of pictures may end in.
-const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "JPG"];
+/// What the files of pictures may end in, in lower or upper case.
+const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
 
 /// Reads all rows.
 pub(super) fn read(table: &dyn Table) -> Result<Questions> {
@@ -71,10 +71,14 @@ fn folders(file: &Path) -> Result<Vec<PathBuf>> {
 
 /// The one picture whose name is the row's number.
 fn picture(row: &Row, folders: &[PathBuf], number: u64) -> Result<PathBuf> {
-    let names = ENDINGS.iter().map(|ending| format!("{number}.{ending}"));
-    let names: Vec<String> = names.collect();
-    let all = folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
-    let found: Vec<PathBuf> = all.filter(|path| path.is_file()).collect();
+    let names: Vec<String> = ENDINGS.iter().map(|ending| format!("{number}.{ending}")).collect();
+    // The second case only where there is none of the first: some file systems do not tell them apart.
+    let in_a_case = |folder: &PathBuf, name: &str| {
+        let cases = [folder.join(name), folder.join(name.to_uppercase())];
+        cases.into_iter().find(|path| path.is_file())
+    };
+    let found: Vec<PathBuf> =
+        folders.iter().flat_map(|folder| names.iter().filter_map(move |name| in_a_case(folder, name))).collect();
     match &found[..] {
         [one] => Ok(one.clone()),
         [] => {

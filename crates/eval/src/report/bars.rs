@@ -22,15 +22,10 @@ pub(super) struct Bar {
     pub name: String,
     /// In points.
     pub value: Interval,
+    /// Whether it is known not to be zero.
+    pub is_sure: bool,
     /// Shown on hover.
     pub title: String,
-}
-
-impl Bar {
-    /// Whether its interval leaves zero out.
-    fn is_sure(&self) -> bool {
-        self.value.low > 0.0 || self.value.high < 0.0
-    }
 }
 
 /// Draws rows below each other; `title` is for those who do not see them.
@@ -70,7 +65,7 @@ fn drawn(bar: &Bar, axis: &Axis, middle: f64) -> String {
         [0.0, bar.value.value, bar.value.low, bar.value.high].map(|value| axis.at(value, LEFT, RIGHT));
     format!(
         "<g class=\"row {}\"><title>{}</title><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text><rect class=\"fill\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{BAR}\"/><path class=\"bar\" d=\"M{low:.1} {middle:.1}H{high:.1}\"/></g>\n",
-        if bar.is_sure() { "sure" } else { "unsure" },
+        if bar.is_sure { "sure" } else { "unsure" },
         Text(&bar.title),
         LEFT - 8.0,
         middle + 4.0,
@@ -87,7 +82,8 @@ mod tests {
     use super::*;
 
     fn bar(value: f64, low: f64, high: f64) -> Bar {
-        Bar { name: "noise".into(), value: Interval { value, low, high }, title: "costs".into() }
+        let value = Interval { value, low, high };
+        Bar { name: "noise".into(), value, is_sure: value.leaves_zero_out(), title: "costs".into() }
     }
 
     #[test]

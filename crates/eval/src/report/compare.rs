@@ -4,7 +4,6 @@ use super::run::Run;
 use crate::rules;
 use crate::stats::{Interval, Pairs};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// One run against the first of those that answered the same questions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,21 +26,21 @@ pub struct Difference {
 pub struct Gap {
     /// Who was right; `first` is the run, `second` the one it is held against.
     pub pairs: Pairs,
-    /// Share right of the run minus that of the other, with the interval of a paired bootstrap.
+    /// Share right of the run minus that of the other, with its interval for pairs.
     pub by: Interval,
     /// McNemar's exact test of no difference.
     pub p: f64,
 }
 
 impl Gap {
-    fn of(pairs: impl Iterator<Item = (bool, bool)>, seed: u64) -> Option<Self> {
+    fn of(pairs: impl Iterator<Item = (bool, bool)>) -> Option<Self> {
         let pairs = Pairs::of(pairs);
-        Some(Self { pairs, by: pairs.difference(seed)?, p: pairs.mcnemar() })
+        Some(Self { pairs, by: pairs.difference()?, p: pairs.mcnemar() })
     }
 
-    /// Whether the interval leaves zero out.
+    /// Whether there is a difference by both measures: with few uneven pairs the interval alone is too sure.
     pub(super) fn is_sure(&self) -> bool {
-        self.by.low > 0.0 || self.by.high < 0.0
+        self.by.leaves_zero_out() && self.p < 0.05
     }
 }
 
@@ -75,7 +74,7 @@ fn grouped(runs: &[Run], belong: impl Fn(&Run, &Run) -> bool) -> Vec<Vec<usize>>
     groups
 }
 
-/// Each run against the first on the same questions. The seed of the intervals is that one's.
+/// Each run against the first on the same questions.
 pub(super) fn differences(runs: &[Run]) -> Vec<Difference> {
     let mut found = Vec::new();
     for group in groups(runs) {
@@ -87,10 +86,10 @@ pub(super) fn differences(runs: &[Run]) -> Vec<Difference> {
 }
 
 fn difference(runs: &[Run], run: usize, to: usize) -> Option<Difference> {
-    let (own, other, seed) = (units(&runs[run]), units(&runs[to]), runs[to].settings.seed);
+    let (own, other) = (units(&runs[run]), units(&runs[to]));
     let of_task = |task: &str| {
         let pairs = own.iter().zip(&other).filter(|(a, _)| a.task == task).map(|(a, b)| (a.right, b.right));
-        Some((task.to_owned(), Gap::of(pairs, seed)?))
+        Some((task.to_owned(), Gap::of(pairs)?))
     };
     let mut tasks: Vec<&str> = Vec::new();
     for unit in &own {
@@ -101,8 +100,8 @@ fn difference(runs: &[Run], run: usize, to: usize) -> Option<Difference> {
     Some(Difference {
         run,
         to,
-        of: if runs[run].is_circular() { "questions" } else { "items" },
-        all: Gap::of(own.iter().zip(&other).map(|(a, b)| (a.right, b.right)), seed)?,
+        of: if runs[run].settings.items.is_circular() { "questions" } else { "items" },
+        all: Gap::of(own.iter().zip(&other).map(|(a, b)| (a.right, b.right)))?,
         tasks: tasks.into_iter().filter_map(of_task).collect(),
     })
 }
@@ -115,19 +114,8 @@ struct Unit<'a> {
 
 /// A run's items; in circular evaluation its questions, because the orders of one question are no independent items.
 fn units(run: &Run) -> Vec<Unit<'_>> {
-    let mut units: Vec<Unit> = Vec::new();
-    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-    for record in &run.records {
-        let name = if run.is_circular() { rules::question(&record.id) } else { record.id.as_str() };
-        match places.get(name) {
-            Some(place) => units[*place].right &= record.right(),
-            None => {
-                places.insert(name, units.len());
-                units.push(Unit { task: &record.task, right: record.right() });
-            }
-        }
-    }
-    units
+    let questions = rules::questions(&run.settings.items, &run.records);
+    questions.iter().map(|records| Unit { task: &records[0].task, right: rules::right_in_all(records) }).collect()
 }
 
 /// Places of the points that no other beats: cheaper and at least as right, or as cheap and more right. From left to
@@ -150,6 +138,7 @@ mod tests {
     use super::super::made;
     use super::*;
     use crate::{Origin, benchmark::Layout};
+    use std::collections::BTreeMap;
 
     #[test]
     fn runs_on_the_same_questions_are_paired_over_all_and_by_task() {

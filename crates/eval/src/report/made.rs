@@ -38,6 +38,7 @@ fn record(number: usize, items: usize, right: usize) -> Record {
         prompt: "What is written left of the cat?".into(),
         expected: "7B".into(),
         said: if is_right { "7B" } else { "2C" }.into(),
+        steps: String::new(),
         outcome: outcome(is_right),
         refused: None,
         usage: Usage { latent_steps: looks, text_tokens: 3, processed_positions: 60 + looks, ..Usage::default() },

@@ -4,7 +4,7 @@ use super::number::{counted, percent, range, short};
 use super::sections::Section;
 use super::table::plain;
 use super::{Report, Run};
-use lare_trace::render::html::{LOOK_STYLE, Text};
+use lare_trace::render::html::{self, Text};
 
 /// The look of the page.
 const STYLE: &str = include_str!("report.css");
@@ -41,18 +41,7 @@ pub(super) fn html(report: &Report, sections: &[Section], gallery: &Gallery) -> 
     let links: String = links.map(|(id, title)| format!("<li><a href=\"#{id}\">{}</a></li>", Text(title))).collect();
     let body: String = sections.iter().map(Section::html).collect();
     format!(
-        r##"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{STYLE}{LOOK_STYLE}</style>
-</head>
-<body>
-<a class="skip" href="#main">To the results</a>
+        r##"{head}<a class="skip" href="#main">To the results</a>
 <header>
 <p class="kind">Evaluation</p>
 <h1>{title}</h1>
@@ -66,6 +55,7 @@ pub(super) fn html(report: &Report, sections: &[Section], gallery: &Gallery) -> 
 </body>
 </html>
 "##,
+        head = html::head(&title, STYLE, false),
         title = Text(&title),
         facts = facts(&report.runs),
         gallery = gallery.section(),

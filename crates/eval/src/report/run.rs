@@ -5,7 +5,6 @@ use crate::keep::{self, Kept};
 use crate::stats::Interval;
 use crate::{Error, Intervention, Origin, Record, Result, Rules, Settings, Summary, rules};
 use lare_data::Task;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A run.
@@ -66,11 +65,6 @@ impl Run {
         self.rules.circular.as_ref().map_or((all.right, all.items), |found| (found.right, found.questions))
     }
 
-    /// Whether each question was asked in every order of its options.
-    pub(super) fn is_circular(&self) -> bool {
-        matches!(self.settings.items, Origin::Benchmark { circular: true, .. })
-    }
-
     /// How many latent steps it took, or when it stopped.
     pub(super) fn steps(&self) -> String {
         match self.settings.steps {
@@ -114,9 +108,11 @@ impl Run {
             }
             Origin::Benchmark { circular, items, .. } => {
                 words.push("--data FILE".to_owned());
-                let questions: BTreeSet<&str> = self.records.iter().map(|record| rules::question(&record.id)).collect();
                 words.extend(circular.then(|| "--circular".to_owned()));
-                words.push(format!("--count {}", if *circular { questions.len() } else { *items }));
+                // Of how many questions the items of a run that was stopped are cannot be told from those it answered.
+                let questions = if *circular { rules::questions(&settings.items, &self.records).len() } else { *items };
+                let is_known = !circular || self.records.len() == *items;
+                words.extend(is_known.then(|| format!("--count {questions}")));
             }
         }
         words.push(match settings.steps {
@@ -215,7 +211,8 @@ mod tests {
     fn a_circular_run_is_worth_what_is_right_in_every_order() {
         let mut run = made::run(8, 2);
         assert_eq!((run.right().0.value, run.right().1), (0.5, 8));
-        run.rules.circular = rules::circular(&run.records[1..4]);
+        let questions: Vec<Vec<&Record>> = run.records[1..4].iter().map(|record| vec![record]).collect();
+        run.rules.circular = rules::circular(&questions);
         assert_eq!((run.right().0.value, run.right().1), (1.0 / 3.0, 3));
     }
 
@@ -251,5 +248,7 @@ mod tests {
             run.command(&own),
             "lare eval --data FILE --circular --count 2 --steps 2 --causal --seed 1 --batch 4"
         );
+        run.records.pop();
+        assert_eq!(run.command(&own), "lare eval --data FILE --circular --steps 2 --causal --seed 1 --batch 4");
     }
 }

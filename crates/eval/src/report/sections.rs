@@ -107,6 +107,20 @@ impl Figure {
     }
 }
 
+/// A figure of the runs that have what it shows, by their numbers, with a table of all; nothing where none has it.
+fn figure_and_table(
+    report: &Report,
+    has: impl Fn(&Run) -> bool,
+    figure: impl Fn(&[(usize, &Run)]) -> Figure,
+    table: impl Fn(&[Run]) -> Table,
+) -> Vec<Part> {
+    let known: Vec<(usize, &Run)> = report.runs.iter().enumerate().filter(|(_, run)| has(run)).collect();
+    if known.is_empty() {
+        return Vec::new();
+    }
+    vec![Part::Figures(vec![figure(&known)]), Part::Table(table(&report.runs))]
+}
+
 /// Which line is whose; nothing to tell apart of one.
 fn keys(runs: &[(usize, &Run)]) -> Vec<(usize, String)> {
     if runs.len() < 2 { Vec::new() } else { runs.iter().map(|(look, run)| (*look, run.label.clone())).collect() }

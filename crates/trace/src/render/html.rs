@@ -28,8 +28,7 @@ const SCRIPT: &str = include_str!("page.js");
 /// Draws the record as one HTML page.
 pub fn page(record: &Record, picture: PictureRef) -> Result<String, TraceError> {
     let looks = Looks::new(record, picture, "picture")?;
-    let mut html = String::new();
-    head(&mut html, record);
+    let mut html = head(&record.input.question, STYLE, !record.steps.is_empty());
     html.push_str(&looks.store(heatmap::LONGEST_SIDE_PX)?);
     header(&mut html, record);
     html.push_str("<main>\n");
@@ -44,23 +43,25 @@ pub fn page(record: &Record, picture: PictureRef) -> Result<String, TraceError> 
     Ok(html)
 }
 
-fn head(html: &mut String, record: &Record) {
-    let _ = write!(
-        html,
+/// The start of a page, up to its body: it may fetch nothing, and run scripts of its own only where it has some.
+#[must_use]
+pub fn head(title: &str, style: &str, has_script: bool) -> String {
+    let script = if has_script { "; script-src 'unsafe-inline'" } else { "" };
+    format!(
         r#"<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'{script}">
 <meta name="color-scheme" content="light dark">
-<title>{}</title>
-<style>{STYLE}{LOOK_STYLE}</style>
+<title>{title}</title>
+<style>{style}{LOOK_STYLE}</style>
 </head>
 <body>
 "#,
-        Text(&record.input.question)
-    );
+        title = Text(title)
+    )
 }
 
 fn header(html: &mut String, record: &Record) {

@@ -24,6 +24,7 @@ fn figure(run: &Run) -> Figure {
     let bar = |effect: &Effect| Bar {
         name: effect.what.name().to_owned(),
         value: in_percent(&effect.cost),
+        is_sure: effect.is_sure(),
         title: effect.verdict(),
     };
     let all: Vec<Bar> = run.summary.causal.iter().map(bar).collect();
@@ -32,7 +33,7 @@ fn figure(run: &Run) -> Figure {
         svg: bars(&title, "cost in right answers, points", &all),
         keys: Vec::new(),
         caption: format!(
-            "{}: right answers lost when something else takes the place of the thoughts, or of the patches read, with 95 % intervals. Pale where the interval has zero in it.",
+            "{}: right answers lost when something else takes the place of the thoughts, or of the patches read, with 95 % intervals. Pale where nothing is shown: the interval has zero in it, or p is 0.05 or more.",
             run.label
         ),
     }
@@ -53,7 +54,7 @@ fn table(run: &Run) -> Table {
     let columns = [Column::words("replaced by")].into_iter().chain(numbers).chain([Column::words("verdict")]);
     Table {
         caption: format!(
-            "{}: the same questions answered again, each with as many steps. Cost is the share right without the replacement minus that with it, with the 95 % interval of a paired bootstrap; p is McNemar's exact test.",
+            "{}: the same questions answered again, each with as many steps (markers-only: none). A question that a replacement leaves as it was, such as one of a single step where steps are shuffled, is not among its questions. Cost is the share right without the replacement minus that with it, with Newcombe's 95 % interval for pairs; p is McNemar's exact test.",
             run.label
         ),
         columns: columns.collect(),
@@ -76,8 +77,7 @@ fn by_task(run: &Run) -> Table {
 }
 
 fn cost(effect: &Effect) -> Cell {
-    let is_sure = effect.cost.low > 0.0 || effect.cost.high < 0.0;
-    Cell::of(points(effect.cost.value)).note(points_range(&effect.cost)).strong(is_sure)
+    Cell::of(points(effect.cost.value)).note(points_range(&effect.cost)).strong(effect.is_sure())
 }
 
 /// With a capital and a full stop.

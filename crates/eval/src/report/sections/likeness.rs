@@ -1,6 +1,6 @@
 //! Whether thoughts are all alike.
 
-use super::{Figure, Part, Section, columns, keys};
+use super::{Figure, Section, columns, figure_and_table, keys};
 use crate::report::axis::{Axis, Limits};
 use crate::report::number::{NONE, fixed};
 use crate::report::plot::{Plot, Point, Series, Spread};
@@ -9,13 +9,7 @@ use crate::report::{Report, Run};
 use crate::stats::Interval;
 
 pub(super) fn section(report: &Report) -> Section {
-    let known: Vec<(usize, &Run)> =
-        report.runs.iter().enumerate().filter(|(_, run)| !run.summary.likeness.is_empty()).collect();
-    let mut parts = Vec::new();
-    if !known.is_empty() {
-        parts.push(Part::Figures(vec![figure(&known)]));
-        parts.push(Part::Table(table(&report.runs)));
-    }
+    let parts = figure_and_table(report, |run| !run.summary.likeness.is_empty(), figure, table);
     Section { id: "likeness", title: "Are the thoughts all alike?", parts }
 }
 

@@ -1,6 +1,6 @@
 //! Share right by how many looks a question needs.
 
-use super::{Figure, Part, Section, columns, keys, share, tasks};
+use super::{Figure, Section, columns, figure_and_table, keys, share, tasks};
 use crate::report::axis::{Axis, Limits};
 use crate::report::number::{NONE, counted, in_percent, percent, range};
 use crate::report::plot::{Plot, Point, Series, Spread};
@@ -10,13 +10,7 @@ use crate::stats::{Interval, wilson};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn section(report: &Report) -> Section {
-    let known: Vec<(usize, &Run)> =
-        report.runs.iter().enumerate().filter(|(_, run)| !run.summary.looks.is_empty()).collect();
-    let mut parts = Vec::new();
-    if !known.is_empty() {
-        parts.push(Part::Figures(vec![figure(&known)]));
-        parts.push(Part::Table(table(&report.runs)));
-    }
+    let parts = figure_and_table(report, |run| !run.summary.looks.is_empty(), figure, table);
     Section { id: "looks", title: "Accuracy by the looks a question needs", parts }
 }
 

@@ -44,7 +44,7 @@ fn alone(run: &Run) -> Table {
     let rows = tasks.chain([Row::apart(row("all", &run.summary.all))]).collect();
     let numbers = ["questions", "right", "95 %", "unparsed", "refused", "regions read, %"];
     let columns = [Column::words("task")].into_iter().chain(numbers.map(Column::numbers)).collect();
-    Table { caption: CAPTION.to_owned(), columns, rows }
+    Table { caption: caption(std::slice::from_ref(run)), columns, rows }
 }
 
 /// Several runs: a column each.
@@ -63,7 +63,16 @@ fn side_by_side(runs: &[Run]) -> Table {
     rows.push(Row::of(with("unparsed", &count(|all| all.unparsed))));
     rows.push(Row::of(with("refused", &count(|all| all.refused))));
     let columns = [Column::words("task")].into_iter().chain(columns(runs)).collect();
-    Table { caption: CAPTION.to_owned(), columns, rows }
+    Table { caption: caption(runs), columns, rows }
+}
+
+fn caption(runs: &[Run]) -> String {
+    let circular = if runs.iter().any(|run| run.settings.items.is_circular()) {
+        " In circular evaluation the orders of a question count one by one here; below, questions are right in every order."
+    } else {
+        ""
+    };
+    format!("{CAPTION}{circular}")
 }
 
 fn differences(report: &Report) -> Table {
@@ -93,7 +102,7 @@ fn differences(report: &Report) -> Table {
         ""
     };
     let caption = format!(
-        "Difference in points on the same questions, with the 95 % interval of a paired bootstrap and McNemar's exact p; bold where the interval leaves zero out.{circular}"
+        "Difference in points on the same questions, with Newcombe's 95 % interval for pairs and McNemar's exact p; bold where the interval leaves zero out and p is below 0.05.{circular}"
     );
     Table { caption, columns, rows }
 }
