@@ -134,6 +134,11 @@ pub struct Train {
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
 
+    /// Set a field of the config, in place of what its file says: `--set seed=2`, `--set model.refocus.gate=false`,
+    /// `--set 'stages[chains].steps=500'`, `--set 'stages[*].loss.rec=0'`. Can be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+
     /// End with a checkpoint after this step, to go on later with `--resume`.
     #[arg(long, value_name = "STEP")]
     pub stop_after: Option<usize>,

@@ -26,6 +26,7 @@ pub mod loss;
 pub mod metrics;
 pub mod monitor;
 pub mod order;
+pub mod overrides;
 pub mod reading;
 pub mod run;
 pub mod schedule;

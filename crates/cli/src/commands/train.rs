@@ -11,6 +11,7 @@ use lare_train::Config;
 use lare_train::checkpoint::checkpoints;
 use lare_train::folder::RunFolder;
 use lare_train::metrics::StepRecord;
+use lare_train::overrides;
 use lare_train::run::{Ended, Hooks, Setting, train};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Trains.
 pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let file = args.config.display().to_string();
-    let config = Config::from_toml(&files::text(&args.config, "the run config")?, &file)?;
+    let text = overrides::with(&files::text(&args.config, "the run config")?, &args.set, &file)?;
+    let config = Config::from_toml(&text, &file)?;
     let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
     let text = lare_data::tokenizer::build();
     let tokenizer = Tokenizer::from_bytes(text.as_bytes())?;

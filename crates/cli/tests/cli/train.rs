@@ -136,6 +136,23 @@ fn a_run_that_is_told_to_end_while_its_model_is_built_ends_as_any_other() {
 }
 
 #[test]
+fn fields_set_on_the_command_line_are_those_of_the_run() {
+    let place = place();
+    let set = ["--set", "seed=7", "--set", "model.refocus.gate=false", "--set", "stages[*].loss.rec=0"];
+    let ran = place.run(&[&["train", "tiny.toml", "--out", "run", "--stop-after", "1"][..], &set].concat());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let config = fs::read_to_string(place.path().join("run/config.toml")).unwrap();
+    assert!(
+        config.contains("seed = 7") && config.contains("gate = false") && !config.contains("rec = 0.5"),
+        "{config}"
+    );
+    let ran = place.run(&["train", "tiny.toml", "--out", "run", "--resume"]);
+    assert!(ran.code == 2 && ran.err.contains("seed: 7 -> "), "{}", ran.err);
+    let ran = place.run(&["train", "tiny.toml", "--out", "other", "--set", "model.refocus.gaet=false"]);
+    assert!(ran.code == 2 && ran.err.contains("gaet") && !place.path().join("other").exists(), "{}", ran.err);
+}
+
+#[test]
 fn a_run_is_never_written_over() {
     let place = place();
     assert_eq!(place.run(&["train", "tiny.toml", "--out", "run", "--stop-after", "1"]).code, 0);
