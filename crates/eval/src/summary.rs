@@ -49,6 +49,7 @@ pub struct Group {
     /// Mean positions that the language model computed.
     pub processed_positions: f64,
     /// Steps whose true region is known.
+    #[serde(rename = "steps_with_region")]
     pub looks: usize,
     /// Of these, steps that read the cell with most of it.
     pub hits: usize,

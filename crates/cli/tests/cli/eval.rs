@@ -13,6 +13,9 @@ fn a_part_of_the_suite_is_measured_and_shown_again() {
     let found = place.run(&json);
     assert_eq!((found.code, found.err.as_str()), (0, ""));
     let found = found.json();
+    let needed: Vec<u64> =
+        found["looks"].as_array().unwrap().iter().filter_map(|group| group["looks"].as_u64()).collect();
+    assert!(needed.len() > 2 && needed.iter().all(|looks| (1..=5).contains(looks)), "{needed:?}");
     assert_eq!(found["all"]["items"], 12);
     assert_eq!(found["settings"]["items"]["suite"]["split"], "val");
     let names: Vec<&str> = found["tasks"].as_array().unwrap().iter().map(|t| t["task"].as_str().unwrap()).collect();
