@@ -282,7 +282,7 @@ mod tests {
     fn the_orders_of_one_question_are_one_pair() {
         let mut records: Vec<Record> = (0..8).map(|_| record("read", 1, true, false)).collect();
         records.iter_mut().zip(0..).for_each(|(record, n)| record.id = format!("mmbench/{}/r{}", n / 4, n % 4));
-        // Right in every order but one, and as right without its thoughts: nothing is lost.
+        // The second question is wrong in one order, and so not right with its thoughts or without: nothing is lost.
         records[5].outcome = Outcome::Wrong;
         let items = Origin::Benchmark {
             layout: crate::benchmark::Layout::Mmbench,

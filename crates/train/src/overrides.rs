@@ -75,14 +75,11 @@ fn set<'a>(inside: &mut Value, path: &[&'a str], value: &Value) -> std::result::
     match (which, next) {
         (None, next) => set(next, rest, value),
         (Some(which), Value::Array(all)) => {
-            let names = |all: &[Value]| -> Vec<String> {
-                let name = |(place, one): (usize, &Value)| match one.get("name").and_then(Value::as_str) {
-                    Some(name) => name.to_owned(),
-                    None => place.to_string(),
-                };
-                all.iter().enumerate().map(name).collect()
+            let name = |(place, one): (usize, &Value)| match one.get("name").and_then(Value::as_str) {
+                Some(name) => name.to_owned(),
+                None => place.to_string(),
             };
-            let names = names(all);
+            let names: Vec<String> = all.iter().enumerate().map(name).collect();
             let is_meant = |place: usize| which == "*" || which == names[place] || which == place.to_string();
             let mut meant = all.iter_mut().enumerate().filter(|(place, _)| is_meant(*place)).peekable();
             if meant.peek().is_none() {
