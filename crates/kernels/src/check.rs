@@ -15,6 +15,16 @@ pub(crate) fn random(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor 
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
+/// Whether a test of the matrix unit has to be left out here; says so.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+pub(crate) fn skipped_without_tiles() -> bool {
+    let missing = !crate::bf16_is_available();
+    if missing {
+        eprintln!("skipped: this machine has no matrix unit for bf16 (Intel AMX)");
+    }
+    missing
+}
+
 /// An operation over a list of tensors.
 pub(crate) type Op<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 

@@ -14,7 +14,7 @@
 //! 3. Operations that work row by row (all but [`linear`] and [`feed_forward`], whose
 //!    blocking follows the number of rows)
 //!    give a row the same bits alone and in a batch.
-//! 4. On the CPU an operation takes f32 and says so otherwise. On any other device the same formula
+//! 4. On the CPU an operation takes f32 and says so otherwise; [`round_products_to_bf16`] trades exactness of products for speed. On any other device the same formula
 //!    runs as ordinary candle operations.
 //!
 //! ```
@@ -47,12 +47,15 @@ mod lanes;
 mod layer;
 mod linear;
 mod norm;
+mod precision;
 mod product;
 mod rotary;
 mod row;
 mod segments;
 mod sight;
 mod swiglu;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
 
 #[cfg(test)]
 mod check;
@@ -66,6 +69,7 @@ pub use cross_entropy::cross_entropy;
 pub use feed_forward::feed_forward;
 pub use linear::linear;
 pub use norm::rms_norm;
+pub use precision::{bf16_is_available, round_products_to_bf16};
 pub use rotary::rotary;
 pub use row::attention_row;
 pub use sight::Sight;

@@ -9,6 +9,9 @@ use gemm::{Parallelism, gemm};
 
 /// At most this many rows are multiplied by vector loops.
 pub(crate) const FEW_ROWS: usize = 8;
+/// Products of fewer multiplications than this are computed in f32 whatever the precision: packing would cost more.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+const FEW_PRODUCTS: usize = 1 << 15;
 
 /// A row-major matrix inside a slice.
 #[derive(Clone, Copy)]
@@ -153,6 +156,17 @@ unsafe fn multiply(
     let (m, k, a_columns, a_rows) = view(a, transposed[0]);
     let (b_k, n, b_columns, b_rows) = view(b, transposed[1]);
     assert!(k == b_k && out.rows == m && out.columns == n);
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if crate::precision::in_bf16() && m * n * k >= FEW_PRODUCTS {
+        let side = |start: &[f32], len, step: isize, along_k: isize| {
+            let (step, along_k) = (step as usize, along_k as usize);
+            crate::tiles::Side { start: start.as_ptr(), len, step, along_k }
+        };
+        let sides = [side(a.elements, m, a_rows, a_columns), side(b.elements, n, b_columns, b_rows)];
+        let out = crate::tiles::Out { start: out.pointer, stride: out.stride, scale, add: keep != 0.0 };
+        // SAFETY: as below; it was asked whether the unit is there before bf16 was chosen.
+        return unsafe { crate::tiles::multiply(out, sides, k, !matches!(parallelism, Parallelism::None)) };
+    }
     // SAFETY: every matrix is in bounds by construction and `out` is unshared by the caller's promise.
     unsafe {
         gemm(

@@ -21,6 +21,9 @@ pub struct Config {
     pub validate_every_steps: usize,
     /// Pictures of the validation, per mix of the stage.
     pub validation_pictures: usize,
+    /// How exact matrix products are.
+    #[serde(default)]
+    pub precision: Precision,
     /// The architecture.
     pub model: lare_model::Config,
     /// How weights change.
@@ -29,6 +32,17 @@ pub struct Config {
     pub data: Data,
     /// What is trained, on what, in order.
     pub stages: Vec<Stage>,
+}
+
+/// How exact the matrix products of a run are. What lies between them, weights and sums are f32 in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// As exact as the rest.
+    #[default]
+    F32,
+    /// Operands rounded to bf16, on CPUs with a matrix unit for it (Intel AMX): a step is about twice as fast.
+    Bf16,
 }
 
 /// AdamW.

@@ -40,6 +40,15 @@ pub enum Error {
         got: String,
     },
 
+    /// The machine cannot compute as the config asks.
+    #[error(
+        "`precision` = \"bf16\" does not work here: {reason}\n\nhint: `--set precision=f32` computes the same everywhere"
+    )]
+    Precision {
+        /// What is missing.
+        reason: String,
+    },
+
     /// A file of the run could not be read or written.
     #[error("cannot {doing} {path}: {reason}\n\nhint: {hint}")]
     File {

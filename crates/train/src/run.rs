@@ -2,7 +2,7 @@
 
 use crate::batch::{Batch, Feeder};
 use crate::checkpoint::{self, State};
-use crate::config::{Config, LossWeights, Objective, Stage};
+use crate::config::{Config, LossWeights, Objective, Precision, Stage};
 use crate::folder::RunFolder;
 use crate::loss;
 use crate::metrics::{Metrics, StepRecord, finite};
@@ -92,6 +92,8 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn open(config: &'a Config, setting: &'a Setting) -> Result<Self> {
+        lare_kernels::round_products_to_bf16(config.precision == Precision::Bf16)
+            .map_err(|e| Error::Precision { reason: e.to_string() })?;
         let vars = Vars::new(config.seed, setting.device.clone());
         let folder = setting.folder.path();
         let newest = if setting.resume { checkpoint::newest(folder, config)? } else { None };

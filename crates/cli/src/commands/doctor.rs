@@ -14,6 +14,7 @@ const QUESTIONS: u64 = 4;
 /// Looks at everything; the answer is no when a fault was found.
 pub fn run(messages: &Messages) -> Result<Outcome, Failure> {
     let threads = rayon::current_num_threads();
+    let bf16 = lare_train::bf16_is_available();
     let mut findings = vec![
         Finding::text("machine", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
         Finding::text("processor", processor()),
@@ -24,6 +25,16 @@ pub fn run(messages: &Messages) -> Result<Outcome, Failure> {
         },
         memory(),
         Finding::text("simd", simd()),
+        Finding {
+            name: "bf16",
+            text: if bf16 {
+                "training can use it (`precision = \"bf16\"`, Intel AMX)"
+            } else {
+                "no matrix unit for it"
+            }
+            .into(),
+            json: json!(bf16),
+        },
         Finding::text("versions", versions()),
     ];
     let mut faults = simd_faults();
