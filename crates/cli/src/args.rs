@@ -134,6 +134,11 @@ pub struct Train {
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
 
+    /// Of those weights take only the tensors whose names begin with PREFIX, separated by commas: `--init-only vision.`
+    /// starts another kind of model with the same eyes.
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',', requires = "init")]
+    pub init_only: Vec<String>,
+
     /// Set a field of the config, in place of what its file says: `--set seed=2`, `--set model.refocus.gate=false`,
     /// `--set 'stages[chains].steps=500'`, `--set 'stages[*].loss.rec=0'`. Can be given several times.
     #[arg(long, value_name = "KEY=VALUE")]

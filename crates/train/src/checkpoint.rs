@@ -170,12 +170,14 @@ fn read_state(path: &Path, config: &Config) -> Result<State> {
 }
 
 /// Puts the weights of a checkpoint, or of a model that a run exported, into the variables.
-pub fn read_weights(path: &Path, vars: &Vars, device: &Device) -> Result<()> {
+pub fn read_weights(path: &Path, only: &[String], vars: &Vars, device: &Device) -> Result<()> {
     let exported = path.join("model.safetensors");
     let file = if exported.is_file() { exported } else { path.join("weights.safetensors") };
     let bytes = std::fs::read(&file).map_err(|e| Error::file("read", &file, &e))?;
     for (name, tensor) in read_tensors(&bytes, &file, device)? {
-        vars.set(&name, &tensor)?;
+        if only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str())) {
+            vars.set(&name, &tensor)?;
+        }
     }
     Ok(())
 }

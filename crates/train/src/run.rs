@@ -40,6 +40,15 @@ pub struct Ended {
     pub path: PathBuf,
 }
 
+/// Weights that a run starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// A checkpoint or model folder.
+    pub path: &'a Path,
+    /// Takes only the tensors whose names begin with one of these; empty for all, which must then be this model's.
+    pub only: &'a [String],
+}
+
 /// What one run needs besides its config.
 pub struct Setting<'a> {
     /// The run's folder, held for it.
@@ -47,7 +56,7 @@ pub struct Setting<'a> {
     /// Goes on from the newest checkpoint in the folder.
     pub resume: bool,
     /// Starts from these weights instead of random ones.
-    pub init: Option<&'a Path>,
+    pub init: Option<Start<'a>>,
     /// Where tensors live.
     pub device: Device,
     /// Draws pictures.
@@ -100,15 +109,15 @@ impl<'a> Run<'a> {
         let mut state = State { step: 0, stage: 0, step_in_stage: 0, updates: 0 };
         if let Some((path, found)) = &newest {
             state = found.clone();
-            checkpoint::read_weights(path, &vars, &setting.device)?;
-        } else if let Some(path) = setting.init {
-            checkpoint::read_weights(path, &vars, &setting.device)?;
+            checkpoint::read_weights(path, &[], &vars, &setting.device)?;
+        } else if let Some(Start { path, only }) = setting.init {
+            checkpoint::read_weights(path, only, &vars, &setting.device)?;
         }
         let stage = state.stage.min(config.stages.len() - 1);
         let given: BTreeSet<String> = vars.all().into_iter().map(|(name, _)| name).collect();
         let mut staged = stages::enter(config, &config.stages[stage], &vars)?;
-        if let Some(path) = setting.init.filter(|_| newest.is_none()) {
-            same_tensors(path, &given, &vars.asked())?;
+        if let Some(start) = setting.init.filter(|_| newest.is_none()) {
+            same_tensors(start, &given, &vars.asked())?;
         }
         // At the start of a stage its optimiser is fresh; after the last stage its averages are what is exported.
         if let Some((path, _)) = newest.filter(|_| state.step_in_stage > 0 || state.stage >= config.stages.len()) {
@@ -228,9 +237,16 @@ impl<'a> Run<'a> {
 }
 
 /// Refuses initial weights with a tensor too many or too few: they belong to another model. The reading heads are not
-/// part of exported models and may be missing.
-fn same_tensors(path: &Path, given: &BTreeSet<String>, asked: &BTreeSet<String>) -> Result<()> {
-    let missing = asked.difference(given).find(|name| !name.starts_with("reading."));
+/// part of exported models and may be missing. Of a part, each prefix must find something, and what it finds be all
+/// that the model has under it.
+fn same_tensors(start: Start, given: &BTreeSet<String>, asked: &BTreeSet<String>) -> Result<()> {
+    let Start { path, only } = start;
+    if let Some(prefix) = only.iter().find(|prefix| !given.iter().any(|name| name.starts_with(prefix.as_str()))) {
+        let got = format!("none that begins with `{prefix}`");
+        return Err(Error::Init { path: path.to_owned(), expected: "tensors to take".into(), got });
+    }
+    let wanted = |name: &&String| only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str()));
+    let missing = asked.difference(given).filter(wanted).find(|name| !name.starts_with("reading."));
     let (what, name) = match (given.difference(asked).next(), missing) {
         (Some(extra), _) => ("unknown to it", extra),
         (None, Some(missing)) => ("missing", missing),

@@ -9,7 +9,7 @@ use lare_train::config::LossWeights;
 use lare_train::folder::RunFolder;
 use lare_train::loss::{self, LossTerms};
 use lare_train::metrics::StepRecord;
-use lare_train::run::{Ended, Hooks, Setting, train};
+use lare_train::run::{Ended, Hooks, Setting, Start, train};
 use lare_train::vars::{Vars, dice};
 use lare_train::{Config, Error};
 use std::path::Path;
@@ -51,12 +51,13 @@ fn go_from(
     resume: bool,
     stop_after: usize,
 ) -> lare_train::Result<Ended> {
+    let init = init.map(|path| Start { path, only: &[] });
     run(config, init, folder, resume, &mut StopAfter(stop_after, std::cell::Cell::new(0)))
 }
 
 fn run(
     config: &Config,
-    init: Option<&Path>,
+    init: Option<Start>,
     folder: &Path,
     resume: bool,
     hooks: &mut dyn Hooks,
@@ -126,6 +127,33 @@ fn weights_of_another_model_are_refused_and_the_first_tensor_that_differs_is_nam
     let message = refused(&tiny(), &large);
     assert!(message.contains("qformer.blocks.1") && message.contains("unknown"), "{message}");
     assert!(go_from(&larger, Some(&large), &place.path().join("same"), false, 0).is_ok());
+}
+
+#[test]
+fn another_kind_of_model_can_start_with_the_eyes_of_one() {
+    let place = tempfile::tempdir().unwrap();
+    let seeing = go(&tiny(), &place.path().join("seeing"), false, 1).unwrap().path;
+    let mut hidden = tiny();
+    hidden.seed += 1;
+    hidden.model.refocus.thinking = lare_model::config::Thinking::Hidden;
+    let start = |only: &str, out: &str| {
+        let only = [only.to_owned()];
+        let start = Start { path: &seeing, only: &only };
+        run(&hidden, Some(start), &place.path().join(out), false, &mut StopAfter(0, std::cell::Cell::new(0)))
+    };
+    let begun = start("vision.", "begun").unwrap().path;
+    let read = |path: &Path| std::fs::read(path.join("weights.safetensors")).unwrap();
+    let (seeing, begun) = (read(&seeing), read(&begun));
+    let seeing = safetensors::SafeTensors::deserialize(&seeing).unwrap();
+    let mut other = 0;
+    for (name, tensor) in safetensors::SafeTensors::deserialize(&begun).unwrap().tensors() {
+        let same = seeing.tensor(&name).is_ok_and(|seen| seen.data() == tensor.data());
+        assert!(same || !name.starts_with("vision."), "{name} was not taken");
+        other += usize::from(!same);
+    }
+    assert!(other > 0, "all was taken");
+    let message = start("eyes.", "refused").unwrap_err().to_string();
+    assert!(message.contains("`eyes.`"), "{message}");
 }
 
 #[test]
@@ -496,7 +524,7 @@ fn frozen_parameters_do_not_change() {
     let ended = go(&config, folder.path(), false, usize::MAX).unwrap();
     assert!(ended.complete);
     let trained = Vars::new(0, Device::Cpu);
-    lare_train::checkpoint::read_weights(&folder.path().join("checkpoint-3"), &trained, &Device::Cpu).unwrap();
+    lare_train::checkpoint::read_weights(&folder.path().join("checkpoint-3"), &[], &trained, &Device::Cpu).unwrap();
     let trained: std::collections::BTreeMap<_, _> = trained.all().into_iter().collect();
     let fresh = Vars::new(config.seed, Device::Cpu);
     Reasoner::new(&config.model, Module::root(&fresh)).unwrap();

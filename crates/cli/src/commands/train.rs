@@ -12,7 +12,7 @@ use lare_train::checkpoint::checkpoints;
 use lare_train::folder::RunFolder;
 use lare_train::metrics::StepRecord;
 use lare_train::overrides;
-use lare_train::run::{Ended, Hooks, Setting, train};
+use lare_train::run::{Ended, Hooks, Setting, Start, train};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let setting = Setting {
         folder: &claimed,
         resume: args.resume,
-        init: args.init.as_deref(),
+        init: args.init.as_deref().map(|path| Start { path, only: &args.init_only }),
         device: Device::Cpu,
         suite: &suite,
         tokenizer: (&tokenizer, &text),
