@@ -205,6 +205,11 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub batch: usize,
 
+    /// Round the operands of matrix products to bf16, on CPUs with a matrix unit for it (Intel AMX): about twice as fast;
+    /// now and then an answer differs.
+    #[arg(long)]
+    pub bf16: bool,
+
     /// Keep the whole trace of the first N right answers of each task and of the first N others, for `lare report` to show.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub keep: usize,

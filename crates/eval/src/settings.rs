@@ -6,6 +6,7 @@ use lare_infer::Assistant;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
 /// Everything that decides what a run's results are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct Settings {
     pub seed: u64,
     /// Items answered together.
     pub batch: usize,
+    /// Whether matrix products round their operands to bf16: faster, and not to the bit what `ask` computes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bf16: bool,
 }
 
 /// Items answered together unless said otherwise.
@@ -48,6 +52,7 @@ impl Settings {
             interventions: Vec::new(),
             seed: 1,
             batch: BATCH,
+            bf16: false,
         }
     }
 
@@ -66,9 +71,12 @@ impl Settings {
             _ => serde_json::Map::new(),
         };
         let (old, new) = (fields(self), fields(new));
-        let differs = |(key, value): &(&String, &Value)| old.get(*key) != Some(*value);
-        let line =
-            |(key, value): (&String, &Value)| format!("{key}: {} -> {value}", old.get(key).unwrap_or(&Value::Null));
-        new.iter().filter(differs).map(line).collect()
+        // A field that is left out at its usual value can be in either alone.
+        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let side =
+            |fields: &serde_json::Map<String, Value>, key: &String| fields.get(key).unwrap_or(&Value::Null).to_string();
+        let differs = |key: &&String| old.get(*key) != new.get(*key);
+        let line = |key: &String| format!("{key}: {} -> {}", side(&old, key), side(&new, key));
+        keys.into_iter().filter(differs).map(line).collect()
     }
 }

@@ -240,6 +240,7 @@ mod tests {
             interventions: vec![Intervention::Noise],
             seed: 1,
             batch: 4,
+            bf16: false,
         }
     }
 

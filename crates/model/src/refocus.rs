@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! s = where the model would look, one weight per patch             [P] look again; [ours] the form of the score
-//! I = the R patches with the largest s                             [ours]
+//! I = the R patches with the largest s, or the best square of R    [ours]
 //! u = LQFormer(queries = [h; z_1 .. z_{k-1}], memory at I, bias = log s[I])     [P] the name; [ours] its inside
 //! g = sigmoid(W [h; u] + b)                                        [P] gated fusion; form [ours]
 //! z = (g * u + (1 - g) * h), scaled to the norm of a token embedding            [ours]

@@ -18,6 +18,12 @@ const COUNT: usize = 200;
 /// Asks what has not been asked yet, and tells what came of it all.
 pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
     refuse_nothing(eval)?;
+    lare_train::round_products_to_bf16(eval.bf16).map_err(|e| {
+        Failure::new("`--bf16` does not work here")
+            .part("expected", "a matrix unit for bf16")
+            .part("got", e)
+            .hint("leave it out: f32 is computed everywhere")
+    })?;
     let assistant = assistant(eval.model.as_deref())?;
     let source = source(eval)?;
     let settings = Settings {
@@ -29,6 +35,7 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
         interventions: interventions(eval)?,
         seed: eval.seed,
         batch: eval.batch,
+        bf16: eval.bf16,
         ..Settings::new(&assistant, &*source)
     };
     let folder = eval.out.clone().unwrap_or_else(|| {
@@ -155,9 +162,10 @@ impl Report for Found<'_> {
         let names = summary.tasks.iter().map(|(task, _)| task.chars().count() + 1);
         let width = names.max().unwrap_or(0).max(12);
         let mut text = format!(
-            "{} ({hash}), {} questions, latent steps: {steps}\n\n{:<width$}{:>6}  {:<14}{:>7}{:>7}{:>11}{:>8}{:>10}\n",
+            "{} ({hash}), {} questions, latent steps: {steps}{}\n\n{:<width$}{:>6}  {:<14}{:>7}{:>7}{:>11}{:>8}{:>10}\n",
             self.settings.model,
             summary.all.items,
+            if self.settings.bf16 { ", in bf16" } else { "" },
             "",
             "right",
             "95 %",

@@ -61,6 +61,19 @@ fn results_go_to_a_folder_of_their_settings() {
 }
 
 #[test]
+fn an_evaluation_in_bf16_says_so_and_keeps_apart_or_is_refused() {
+    let place = Place::new();
+    let asked = ["eval", "--tasks", "read", "--count", "6", "--out", "results"];
+    let found = place.run(&[&asked[..], &["--bf16"]].concat());
+    if found.code == 2 {
+        return assert!(found.err.contains("`--bf16` does not work here"), "{}", found.err);
+    }
+    assert!(found.out.contains("6 questions, latent steps: auto, in bf16"), "{}", found.out);
+    let exact = place.run(&asked);
+    assert!(exact.code == 2 && exact.err.contains("bf16"), "{}", exact.err);
+}
+
+#[test]
 fn an_evaluation_that_was_stopped_goes_on() {
     let place = Place::new();
     let asked = ["eval", "--tasks", "read", "--count", "120", "--batch", "4", "--out", "results"];

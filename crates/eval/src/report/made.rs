@@ -23,6 +23,7 @@ pub fn run(items: usize, right: usize) -> Run {
         interventions: vec![Intervention::Noise],
         seed: 1,
         batch: 4,
+        bf16: false,
     };
     let records = (0..items).map(|number| record(number, items, right)).collect();
     Run::new("runs/made".as_ref(), settings, records).unwrap()

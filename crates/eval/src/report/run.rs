@@ -121,6 +121,7 @@ impl Run {
         });
         words.extend(self.replaced());
         words.push(format!("--seed {} --batch {}", settings.seed, settings.batch));
+        words.extend(settings.bf16.then(|| "--bf16".to_owned()));
         words.join(" ")
     }
 
