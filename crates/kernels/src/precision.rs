@@ -18,7 +18,7 @@ pub fn bf16_is_available() -> bool {
 }
 
 /// From now on rounds the operands of all but the smallest matrix products of this process to bf16, with sums in f32,
-/// or no longer does. Three to four times as fast; weights, activations and gradients stay f32 between products.
+/// or no longer does. Two to four times as fast; weights, activations and gradients stay f32 between products.
 ///
 /// # Errors
 /// When the machine cannot.

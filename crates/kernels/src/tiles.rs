@@ -3,7 +3,7 @@
 //! Operands are rounded to bf16, eight bits of mantissa, while they are packed; products are summed in f32. One
 //! instruction multiplies a tile of 16 x 32 by one of 32 x 16. Its second operand holds neighbours along `k` side by
 //! side, so both are packed into tiles of 16 lines of 16 words, a word being two neighbours. What is left of the
-//! sixteen times is three to four: the rest is packing, and memory.
+//! sixteen times is two to four: the rest is packing, and memory.
 
 use rayon::prelude::*;
 use std::arch::asm;

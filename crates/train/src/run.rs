@@ -242,8 +242,9 @@ impl<'a> Run<'a> {
 fn same_tensors(start: Start, given: &BTreeSet<String>, asked: &BTreeSet<String>) -> Result<()> {
     let Start { path, only } = start;
     if let Some(prefix) = only.iter().find(|prefix| !given.iter().any(|name| name.starts_with(prefix.as_str()))) {
+        let expected = "tensors that begin with each prefix of `--init-only`; `lare inspect` lists a model's".into();
         let got = format!("none that begins with `{prefix}`");
-        return Err(Error::Init { path: path.to_owned(), expected: "tensors to take".into(), got });
+        return Err(Error::Init { path: path.to_owned(), expected, got });
     }
     let wanted = |name: &&String| only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str()));
     let missing = asked.difference(given).filter(wanted).find(|name| !name.starts_with("reading."));
