@@ -2,7 +2,7 @@
 
     cargo run --release --example pages -- pages/train train 600
     cargo run --release --example pages -- pages/val val 40
-    python3 tools/reference/encoders.py pages efficientnet-lite0.safetensors [STEPS]
+    python3 tools/reference/encoders.py pages efficientnet-lite0.safetensors [STEPS [STEPS_OF_THE_TRUNK]]
 
 Both get the same pages in the same order, the same head (a window of 2 x 3 features of 16 px, one hidden layer of 128,
 as in crates/train/src/reading.rs), AdamW with the same schedule, and are read on the same pages of `val`. The trunk gives
@@ -126,9 +126,9 @@ def batch(data, which):
 
 
 def main():
-    folder, trunk, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1000
+    folder, trunk, counts = Path(sys.argv[1]), sys.argv[2], [int(count) for count in sys.argv[3:5]] or [1000]
     train, val = load(folder / "train"), load(folder / "val")
-    for name, make in [("from scratch", Scratch), ("frozen trunk", lambda: Trunk(trunk))]:
+    for name, make, steps in [("from scratch", Scratch, counts[0]), ("frozen trunk", lambda: Trunk(trunk), counts[-1])]:
         torch.manual_seed(1)
         encoder = make()
         readers = Readers(encoder.width)

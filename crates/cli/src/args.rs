@@ -205,7 +205,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub batch: usize,
 
-    /// Round the operands of matrix products to bf16, on CPUs with a matrix unit for it (Intel AMX): about twice as fast;
+    /// Round the operands of matrix products to bf16, on CPUs with instructions for it (AMX, AVX-512 BF16): faster;
     /// now and then an answer differs.
     #[arg(long)]
     pub bf16: bool,

@@ -15,14 +15,12 @@ pub(crate) fn random(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor 
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-/// Whether a test of the matrix unit has to be left out here; says so.
+/// Says so where a test of products in bf16 has nothing to test.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-pub(crate) fn skipped_without_tiles() -> bool {
-    let missing = !crate::bf16_is_available();
-    if missing {
-        eprintln!("skipped: this machine has no matrix unit for bf16 (Intel AMX)");
+pub(crate) fn skipped_without_bf16() {
+    if crate::bf16_unit().is_none() {
+        eprintln!("skipped: this machine has no instructions for bf16 (AMX or AVX-512 BF16)");
     }
-    missing
 }
 
 /// An operation over a list of tensors.

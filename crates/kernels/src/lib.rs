@@ -37,7 +37,11 @@
 mod adamw;
 mod attention;
 mod backward;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod bf16;
 mod buffer;
+#[cfg(test)]
+mod check;
 mod chosen;
 mod convolution;
 mod cross_entropy;
@@ -54,11 +58,6 @@ mod row;
 mod segments;
 mod sight;
 mod swiglu;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod tiles;
-
-#[cfg(test)]
-mod check;
 
 pub use adamw::{AdamW, AdamWOptions, AdamWState};
 pub use attention::attention;
@@ -69,7 +68,7 @@ pub use cross_entropy::cross_entropy;
 pub use feed_forward::feed_forward;
 pub use linear::linear;
 pub use norm::rms_norm;
-pub use precision::{bf16_is_available, round_products_to_bf16};
+pub use precision::{bf16_unit, round_products_to_bf16};
 pub use rotary::rotary;
 pub use row::attention_row;
 pub use sight::Sight;

@@ -6,30 +6,36 @@
 use candle_core::{Result, bail};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::bf16::Unit;
+
 static BF16: AtomicBool = AtomicBool::new(false);
 
-/// Whether this machine multiplies bf16 matrices in hardware that this crate uses (Intel AMX, on Linux).
+/// The instructions by which this machine multiplies bf16 matrices, of those that this crate uses: `AMX` or
+/// `AVX-512 BF16`, on Linux.
 #[must_use]
-pub fn bf16_is_available() -> bool {
+pub fn bf16_unit() -> Option<&'static str> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    return crate::tiles::available();
+    return Unit::all().first().map(|unit| unit.name());
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    return false;
+    return None;
 }
 
 /// From now on rounds the operands of all but the smallest matrix products of this process to bf16, with sums in f32,
-/// or no longer does. Two to four times as fast; weights, activations and gradients stay f32 between products.
+/// or no longer does. Faster, with AMX two to four times; weights, activations and gradients stay f32 between products.
 ///
 /// # Errors
 /// When the machine cannot.
 pub fn round_products_to_bf16(wanted: bool) -> Result<()> {
-    if wanted && !bf16_is_available() {
-        bail!("this machine has no matrix unit for bf16 (Intel AMX, on Linux)")
+    if wanted && bf16_unit().is_none() {
+        bail!("this machine has no instructions for products in bf16 (AMX or AVX-512 BF16, on Linux)")
     }
     BF16.store(wanted, Ordering::Relaxed);
     Ok(())
 }
 
-pub(crate) fn in_bf16() -> bool {
-    BF16.load(Ordering::Relaxed)
+/// What multiplies in bf16 now; `None` in f32.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) fn unit_in_use() -> Option<Unit> {
+    if BF16.load(Ordering::Relaxed) { Unit::all().first().copied() } else { None }
 }

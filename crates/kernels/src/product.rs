@@ -157,15 +157,15 @@ unsafe fn multiply(
     let (b_k, n, b_columns, b_rows) = view(b, transposed[1]);
     assert!(k == b_k && out.rows == m && out.columns == n);
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if crate::precision::in_bf16() && m * n * k >= FEW_PRODUCTS {
+    if let Some(unit) = crate::precision::unit_in_use().filter(|_| m * n * k >= FEW_PRODUCTS) {
         let side = |start: &[f32], len, step: isize, along_k: isize| {
             let (step, along_k) = (step as usize, along_k as usize);
-            crate::tiles::Side { start: start.as_ptr(), len, step, along_k }
+            crate::bf16::Side { start: start.as_ptr(), len, step, along_k }
         };
         let sides = [side(a.elements, m, a_rows, a_columns), side(b.elements, n, b_columns, b_rows)];
-        let out = crate::tiles::Out { start: out.pointer, stride: out.stride, scale, add: keep != 0.0 };
-        // SAFETY: as below; it was asked whether the unit is there before bf16 was chosen.
-        return unsafe { crate::tiles::multiply(out, sides, k, !matches!(parallelism, Parallelism::None)) };
+        let out = crate::bf16::Out { start: out.pointer, stride: out.stride, scale, add: keep != 0.0 };
+        // SAFETY: as below; only a unit that is there is in use.
+        return unsafe { crate::bf16::multiply(unit, out, sides, k, !matches!(parallelism, Parallelism::None)) };
     }
     // SAFETY: every matrix is in bounds by construction and `out` is unshared by the caller's promise.
     unsafe {

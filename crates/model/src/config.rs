@@ -137,6 +137,8 @@ pub enum Choice {
     Window,
     /// Those of the first step, at every step.
     First,
+    /// Such a square at a random place, whatever the scores say: what choosing is worth. Drawn anew at each step.
+    Random,
 }
 
 /// The latent step; METHOD section 3.

@@ -33,6 +33,7 @@ use crate::weights::{Init, Path};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use lare_kernels::{self as kernels, Collected};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// What refocusing keeps of each picture.
@@ -351,6 +352,9 @@ impl Refocus {
                     continue;
                 }
                 Choice::Window => look.grids.get(picture).map_or_else(Vec::new, |g| self.window(score, *g)),
+                Choice::Random => {
+                    look.grids.get(picture).map_or_else(Vec::new, |g| self.anywhere(score, now.earlier.len(), *g))
+                }
                 Choice::Best | Choice::First => {
                     let visible = &look.visible[picture * patches..][..patches];
                     (0..patches as u32).filter(|p| visible[*p as usize]).collect()
@@ -366,18 +370,36 @@ impl Refocus {
         Ok(all)
     }
 
-    /// The cells of the square with the highest sum of scores, as large as `patches` allow and the picture is.
-    fn window(&self, log_scores: &[f32], grid: Grid) -> Vec<u32> {
+    /// The cells of every square, as large as `patches` allow and the picture is, row by row.
+    fn squares(&self, grid: Grid) -> impl ExactSizeIterator<Item = Vec<u32>> {
         let side = self.settings.patches.isqrt().max(1);
         let (height, width) = (side.min(grid.rows), side.min(grid.cols));
-        let cells = |(top, left): (usize, usize)| -> Vec<u32> {
-            (top..top + height).flat_map(|y| (left..left + width).map(move |x| (y * grid.cols + x) as u32)).collect()
-        };
+        let across = grid.cols - width + 1;
+        (0..(grid.rows - height + 1) * across).map(move |corner| {
+            let (top, left) = (corner / across, corner % across);
+            let row = move |y: usize| (left..left + width).map(move |x| (y * grid.cols + x) as u32);
+            (top..top + height).flat_map(row).collect()
+        })
+    }
+
+    /// The square with the highest sum of scores, the first of equals.
+    fn window(&self, log_scores: &[f32], grid: Grid) -> Vec<u32> {
         let sum = |cells: &[u32]| cells.iter().map(|c| log_scores[*c as usize].exp()).sum::<f32>();
-        let corners = (0..=grid.rows - height).flat_map(|y| (0..=grid.cols - width).map(move |x| (y, x)));
-        let windows = corners.map(cells).map(|cells| (sum(&cells), cells));
-        // The first of equals.
+        let windows = self.squares(grid).map(|cells| (sum(&cells), cells));
         windows.reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or_else(Vec::new, |(_, cells)| cells)
+    }
+
+    /// A square that need not hold anything that the scores are high for: drawn by a hash of the step and of where the
+    /// three best lie, so that a run repeats without a state, and a row alone as in a batch.
+    fn anywhere(&self, log_scores: &[f32], step: usize, grid: Grid) -> Vec<u32> {
+        let mut best: Vec<usize> = (0..grid.cells().min(log_scores.len())).collect();
+        best.sort_by(|a, b| log_scores[*b].total_cmp(&log_scores[*a]));
+        let mut hasher = DefaultHasher::new();
+        step.hash(&mut hasher);
+        best.iter().take(3).for_each(|cell| cell.hash(&mut hasher));
+        let mut squares = self.squares(grid);
+        let drawn = hasher.finish() % squares.len().max(1) as u64;
+        squares.nth(drawn as usize).unwrap_or_default()
     }
 
     /// The memory entries behind the chosen patches, each with its patch's log-score.

@@ -117,6 +117,7 @@ fn variants() -> Vec<(&'static str, Config)> {
     add("constants", &|c| c.refocus.thinking = Thinking::Constant);
     add("splice", &|c| (c.refocus.thinking, c.language.max_positions) = (Thinking::Splice, 512));
     add("window", &|c| (c.refocus.choice, c.refocus.patches) = (Choice::Window, 5));
+    add("anywhere", &|c| (c.refocus.choice, c.refocus.patches) = (Choice::Random, 5));
     add("first look again", &|c| c.refocus.choice = Choice::First);
     all
 }
@@ -219,7 +220,7 @@ fn scores_are_a_distribution_over_the_real_cells_and_the_best_are_chosen() {
             let of = |p: u32| scores[1][p as usize];
             let expected = match (config.refocus.thinking.looks(), config.refocus.choice) {
                 (false, _) => 0,
-                (true, Choice::Window) => 4, // two by two
+                (true, Choice::Window | Choice::Random) => 4, // two by two
                 (true, _) => config.refocus.patches.min(16),
             };
             assert_eq!(step.chosen[1].len(), expected, "{name}");

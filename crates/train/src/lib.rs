@@ -35,4 +35,4 @@ pub mod vars;
 
 pub use config::Config;
 pub use error::{Error, Result};
-pub use lare_kernels::{bf16_is_available, round_products_to_bf16};
+pub use lare_kernels::{bf16_unit, round_products_to_bf16};

@@ -14,7 +14,7 @@ const QUESTIONS: u64 = 4;
 /// Looks at everything; the answer is no when a fault was found.
 pub fn run(messages: &Messages) -> Result<Outcome, Failure> {
     let threads = rayon::current_num_threads();
-    let bf16 = lare_train::bf16_is_available();
+    let bf16 = lare_train::bf16_unit();
     let mut findings = vec![
         Finding::text("machine", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
         Finding::text("processor", processor()),
@@ -27,12 +27,10 @@ pub fn run(messages: &Messages) -> Result<Outcome, Failure> {
         Finding::text("simd", simd()),
         Finding {
             name: "bf16",
-            text: if bf16 {
-                "training can use it (`precision = \"bf16\"`, Intel AMX)"
-            } else {
-                "no matrix unit for it"
-            }
-            .into(),
+            text: bf16.map_or_else(
+                || "no instructions for it".into(),
+                |unit| format!("training and `lare eval --bf16` can use it ({unit})"),
+            ),
             json: json!(bf16),
         },
         Finding::text("versions", versions()),

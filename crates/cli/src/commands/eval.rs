@@ -20,7 +20,7 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
     refuse_nothing(eval)?;
     lare_train::round_products_to_bf16(eval.bf16).map_err(|e| {
         Failure::new("`--bf16` does not work here")
-            .part("expected", "a matrix unit for bf16")
+            .part("expected", "a processor with AMX or AVX-512 BF16, on Linux")
             .part("got", e)
             .hint("leave it out: f32 is computed everywhere")
     })?;

@@ -1,12 +1,14 @@
-//! Matrix products in bf16 on the matrix unit of a CPU (Intel AMX): sixteen times the arithmetic of f32.
+//! Matrix products in bf16 on CPUs with instructions for them: the matrix unit of Intel's servers (AMX, sixteen times
+//! the arithmetic of f32) or the vectors of AVX-512 BF16 (twice; AMD from Zen 4 on).
 //!
-//! Operands are rounded to bf16, eight bits of mantissa, while they are packed; products are summed in f32. One
-//! instruction multiplies a tile of 16 x 32 by one of 32 x 16. Its second operand holds neighbours along `k` side by
-//! side, so both are packed into tiles of 16 lines of 16 words, a word being two neighbours. What is left of the
-//! sixteen times is two to four: the rest is packing, and memory.
+//! Operands are rounded to bf16, eight bits of mantissa, while they are packed; products are summed in f32. Both kinds
+//! of instruction take words of two neighbours along `k`, so both operands are packed into tiles of 16 lines of 16
+//! words: a line is a row of the first operand, and 16 columns of the second.
+
+mod amx;
+mod avx512;
 
 use rayon::prelude::*;
-use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -54,58 +56,31 @@ unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
-/// Whether this machine has the unit and the system lets this process use it; asked once.
-pub(crate) fn available() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let leaf = __cpuid_count(7, 0);
-        let (amx_bf16, amx_tile) = (leaf.edx >> 22 & 1, leaf.edx >> 24 & 1);
-        let vectors = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16");
-        amx_bf16 == 1 && amx_tile == 1 && vectors && permitted()
-    })
+/// The instructions that multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Amx,
+    Avx512,
 }
 
-/// Asks Linux for the tiles' state, 8 KB a thread, which no process has from the start.
-fn permitted() -> bool {
-    const ARCH_PRCTL: usize = 158;
-    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
-    const XFEATURE_XTILEDATA: usize = 18;
-    let answer: isize;
-    // SAFETY: a system call that reads no memory of ours.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") ARCH_PRCTL => answer,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XFEATURE_XTILEDATA,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
+impl Unit {
+    /// Those that this machine has and the system lets this process use, the fastest first; asked once.
+    pub(crate) fn all() -> &'static [Self] {
+        static ANSWER: OnceLock<Vec<Unit>> = OnceLock::new();
+        ANSWER.get_or_init(|| {
+            let vectors = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16");
+            let units = [(Self::Amx, vectors && amx::available()), (Self::Avx512, vectors)];
+            units.into_iter().filter(|(_, there)| *there).map(|(unit, _)| unit).collect()
+        })
     }
-    answer == 0
-}
 
-#[repr(C, align(64))]
-struct Shape {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    bytes_of_row: [u16; 16],
-    rows: [u8; 16],
-}
-
-/// Eight full tiles.
-static SHAPE: Shape = {
-    let (mut bytes_of_row, mut rows) = ([0; 16], [0; 16]);
-    let mut tile = 0;
-    while tile < 8 {
-        bytes_of_row[tile] = 64;
-        rows[tile] = 16;
-        tile += 1;
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Amx => "AMX",
+            Self::Avx512 => "AVX-512 BF16",
+        }
     }
-    Shape { palette: 1, start_row: 0, reserved: [0; 14], bytes_of_row, rows }
-};
+}
 
 #[repr(C, align(64))]
 struct Scratch([f32; BLOCK * BLOCK]);
@@ -133,8 +108,8 @@ fn with_buffer<T>(which: usize, lines: usize, run: impl FnOnce(&mut [Line]) -> T
 /// `out = scale * a * b` or `out += ..`, `a` `[m, k]`, `b` `[k, n]`.
 ///
 /// # Safety
-/// [`available`] must be true, the sides must be readable over `k`, and `out` written by nobody else and apart from them.
-pub(crate) unsafe fn multiply(out: Out, [a, b]: [Side; 2], k: usize, on_all_cores: bool) {
+/// The unit must be there, the sides must be readable over `k`, and `out` written by nobody else and apart from them.
+pub(crate) unsafe fn multiply(unit: Unit, out: Out, [a, b]: [Side; 2], k: usize, on_all_cores: bool) {
     let b_panels = b.len.div_ceil(BLOCK) * 2;
     for first in (0..k).step_by(PASS) {
         let depth = PASS.min(k - first);
@@ -142,19 +117,19 @@ pub(crate) unsafe fn multiply(out: Out, [a, b]: [Side; 2], k: usize, on_all_core
         let out = Out { add: out.add || first > 0, ..out };
         with_buffer(0, b_panels * steps * SIDE, |packed_b| {
             let packing = Packing { side: b, along: [first, depth], by_row: false, into: packed_b.as_mut_ptr() };
-            // SAFETY: by the caller's promise; units are apart, and all are done before the first is read.
-            let pack = |unit: usize| unsafe { packing.unit(unit, 0, b_panels) };
-            let units = packing.units(b_panels);
+            // SAFETY: by the caller's promise; parts are apart, and all are done before the first is read.
+            let pack = |part: usize| unsafe { packing.part(part, 0, b_panels) };
+            let parts = packing.parts(b_panels);
             let tasks = a.len.div_ceil(ROWS);
             // SAFETY: by the caller's promise; tasks have different rows.
             let task = |rows: usize, packed_b: &[Line]| unsafe {
-                rows_of(out, [a, b], [rows * ROWS, a.len.min(rows * ROWS + ROWS)], [first, depth], packed_b);
+                rows_of(unit, out, [a, b], [rows * ROWS, a.len.min(rows * ROWS + ROWS)], [first, depth], packed_b);
             };
             if on_all_cores && a.len * b.len * depth >= PARALLEL {
-                (0..units).into_par_iter().for_each(pack);
+                (0..parts).into_par_iter().for_each(pack);
                 (0..tasks).into_par_iter().for_each(|rows| task(rows, packed_b));
             } else {
-                (0..units).for_each(pack);
+                (0..parts).for_each(pack);
                 (0..tasks).for_each(|rows| task(rows, packed_b));
             }
         });
@@ -165,18 +140,34 @@ pub(crate) unsafe fn multiply(out: Out, [a, b]: [Side; 2], k: usize, on_all_core
 ///
 /// # Safety
 /// As for [`multiply`].
-unsafe fn rows_of(out: Out, [a, b]: [Side; 2], [top, end]: [usize; 2], along: [usize; 2], packed_b: &[Line]) {
+unsafe fn rows_of(
+    unit: Unit,
+    out: Out,
+    [a, b]: [Side; 2],
+    [top, end]: [usize; 2],
+    along: [usize; 2],
+    packed_b: &[Line],
+) {
     let steps = along[1].div_ceil(DEEP);
     let panels = (end - top).div_ceil(BLOCK) * 2;
     with_buffer(1, panels * steps * SIDE, |packed_a| {
         let packing = Packing { side: a, along, by_row: true, into: packed_a.as_mut_ptr() };
-        for unit in 0..packing.units(panels) {
+        for part in 0..packing.parts(panels) {
             // SAFETY: by the caller's promise.
-            unsafe { packing.unit(unit, top, panels) };
+            unsafe { packing.part(part, top, panels) };
         }
         let mut scratch = Scratch([0.0; BLOCK * BLOCK]);
-        // SAFETY: the unit is there by the caller's promise; the shape is a valid one.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPE, options(nostack, readonly)) };
+        // SAFETY: panels of `steps` tiles each; the unit is there by the caller's promise, and configured below.
+        let kernel = |panels: [&[Line]; 2], to: *mut f32, stride: usize, add: bool| unsafe {
+            match unit {
+                Unit::Amx => amx::kernel(panels, steps, to, stride, add),
+                Unit::Avx512 => avx512::kernel(panels, steps, to, stride, add),
+            }
+        };
+        if unit == Unit::Amx {
+            // SAFETY: the unit is there by the caller's promise.
+            unsafe { amx::begin() };
+        }
         let pair = 2 * steps * SIDE;
         for (row, a_pair) in packed_a.chunks(pair).enumerate() {
             for (column, b_pair) in packed_b.chunks(pair).enumerate() {
@@ -185,12 +176,10 @@ unsafe fn rows_of(out: Out, [a, b]: [Side; 2], [top, end]: [usize; 2], along: [u
                 // SAFETY: this task's rows, in bounds.
                 let to = unsafe { out.start.add(row * out.stride + column) };
                 if height == BLOCK && width == BLOCK && out.scale == 1.0 {
-                    // SAFETY: both hold two panels of `steps` tiles, and the result a whole block.
-                    unsafe { kernel([a_pair, b_pair], steps, to, out.stride, out.add) };
+                    kernel([a_pair, b_pair], to, out.stride, out.add);
                     continue;
                 }
-                // SAFETY: as above.
-                unsafe { kernel([a_pair, b_pair], steps, scratch.0.as_mut_ptr(), BLOCK, false) };
+                kernel([a_pair, b_pair], scratch.0.as_mut_ptr(), BLOCK, false);
                 for (i, values) in scratch.0.chunks_exact(BLOCK).take(height).enumerate() {
                     // SAFETY: this task's rows, in bounds.
                     let to = unsafe { std::slice::from_raw_parts_mut(to.add(i * out.stride), width) };
@@ -198,8 +187,10 @@ unsafe fn rows_of(out: Out, [a, b]: [Side; 2], [top, end]: [usize; 2], along: [u
                 }
             }
         }
-        // SAFETY: gives the tiles back, so that the system does not save them.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        if unit == Unit::Amx {
+            // SAFETY: as above.
+            unsafe { amx::end() };
+        }
     });
 }
 
@@ -208,63 +199,6 @@ fn put(to: &mut [f32], values: &[f32], scale: f32, add: bool) {
         to.iter_mut().zip(values).for_each(|(to, value)| *to += scale * value);
     } else {
         to.iter_mut().zip(values).for_each(|(to, value)| *to = scale * value);
-    }
-}
-
-/// `to = a * b` or `to += ..`, `[32, 32]`: two panels of `steps` tiles each.
-///
-/// # Safety
-/// The unit must be there and configured, the panels of that length, and `to` a block with rows `stride` apart.
-unsafe fn kernel([a, b]: [&[Line]; 2], steps: usize, to: *mut f32, stride: usize, add: bool) {
-    let (a, b, panel) = (a.as_ptr(), b.as_ptr(), steps * SIDE);
-    // SAFETY: reads `2 * steps` tiles from each, reads and writes one block.
-    unsafe {
-        asm!(
-            "test {add:e}, {add:e}",
-            "jz 3f",
-            "tileloadd tmm0, [{to} + {row:r}*1]",
-            "tileloadd tmm1, [{to} + {row:r}*1 + 64]",
-            "tileloadd tmm2, [{below} + {row:r}*1]",
-            "tileloadd tmm3, [{below} + {row:r}*1 + 64]",
-            "jmp 2f",
-            "3:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{a} + {line:r}*1]",
-            "tileloadd tmm6, [{b} + {line:r}*1]",
-            "tileloadd tmm7, [{b2} + {line:r}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a2} + {line:r}*1]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a}, 1024",
-            "add {a2}, 1024",
-            "add {b}, 1024",
-            "add {b2}, 1024",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{to} + {row:r}*1], tmm0",
-            "tilestored [{to} + {row:r}*1 + 64], tmm1",
-            "tilestored [{below} + {row:r}*1], tmm2",
-            "tilestored [{below} + {row:r}*1 + 64], tmm3",
-            a = inout(reg) a => _,
-            b = inout(reg) b => _,
-            a2 = inout(reg) a.add(panel) => _,
-            b2 = inout(reg) b.add(panel) => _,
-            steps = inout(reg) steps => _,
-            line = in(reg) 64usize,
-            to = in(reg) to,
-            below = in(reg) to.add(SIDE * stride),
-            row = in(reg) stride * 4,
-            add = in(reg) u32::from(add),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
     }
 }
 
@@ -277,7 +211,7 @@ struct Packing {
     into: *mut Line,
 }
 
-// SAFETY: units write apart from each other.
+// SAFETY: parts write apart from each other.
 unsafe impl Send for Packing {}
 // SAFETY: as above.
 unsafe impl Sync for Packing {}
@@ -288,21 +222,21 @@ impl Packing {
     }
 
     /// What is packed at once is what lies together: a panel where rows run along `k`, else a step of all panels.
-    fn units(&self, panels: usize) -> usize {
+    fn parts(&self, panels: usize) -> usize {
         if self.side.along_k == 1 { panels } else { self.steps() }
     }
 
     /// # Safety
     /// The side must be readable and `into` have room for all panels.
-    unsafe fn unit(&self, unit: usize, top: usize, panels: usize) {
+    unsafe fn part(&self, part: usize, top: usize, panels: usize) {
         let steps = self.steps();
         let into = |panel: usize, step: usize| self.into.wrapping_add((panel * steps + step) * SIDE);
-        // SAFETY: the vectors are there where the unit is; the rest by the caller's promise.
+        // SAFETY: the vectors are there with every unit; the rest by the caller's promise.
         unsafe {
             if self.side.along_k == 1 {
-                (0..steps).for_each(|step| self.rows(top + unit * SIDE, step, into(unit, step)));
+                (0..steps).for_each(|step| self.rows(top + part * SIDE, step, into(part, step)));
             } else {
-                (0..panels).for_each(|panel| self.columns(top + panel * SIDE, unit, into(panel, unit)));
+                (0..panels).for_each(|panel| self.columns(top + panel * SIDE, part, into(panel, part)));
             }
         }
     }
@@ -430,7 +364,7 @@ fn transposed(rows: [__m512i; SIDE]) -> [__m512i; SIDE] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{random, skipped_without_tiles};
+    use crate::check::{random, skipped_without_bf16};
 
     /// What packing makes of a number.
     fn rounded(x: f32) -> f64 {
@@ -450,12 +384,10 @@ mod tests {
 
     #[test]
     fn a_product_of_any_shape_and_layout_is_that_of_rounded_operands() {
-        if skipped_without_tiles() {
-            return;
-        }
+        skipped_without_bf16();
         let shapes =
             [(1, 1, 1), (5, 7, 9), (16, 16, 32), (37, 45, 70), (100, 33, 1030), (129, 200, 513), (64, 96, 512)];
-        for (m, n, k) in shapes {
+        for (unit, (m, n, k)) in Unit::all().iter().flat_map(|unit| shapes.map(|shape| (*unit, shape))) {
             let (a, b, before) = (numbers(m * k, 1), numbers(n * k, 2), numbers(m * n, 3));
             for case in 0..16 {
                 let [a_along, b_along, add, halved] = [1, 2, 4, 8].map(|bit| case & bit > 0);
@@ -463,7 +395,9 @@ mod tests {
                 let mut c = before.clone();
                 let sides = [side(&a, m, k, a_along), side(&b, n, k, b_along)];
                 // SAFETY: the sides cover their slices, and `c` is `[m, n]`.
-                unsafe { multiply(Out { start: c.as_mut_ptr(), stride: n, scale, add }, sides, k, case % 3 == 0) };
+                unsafe {
+                    multiply(unit, Out { start: c.as_mut_ptr(), stride: n, scale, add }, sides, k, case % 3 == 0)
+                };
                 for (place, got) in c.iter().enumerate() {
                     let (i, j) = (place / n, place % n);
                     let a_at = |l: usize| if a_along { a[i * k + l] } else { a[l * m + i] };
@@ -473,7 +407,7 @@ mod tests {
                     let error = (f64::from(*got) - expected).abs();
                     assert!(
                         error < 1e-6 * (k as f64 + 1.0),
-                        "{m} x {n} x {k}, case {case}: {got}, expected {expected}"
+                        "{unit:?}, {m} x {n} x {k}, case {case}: {got}, expected {expected}"
                     );
                 }
             }
@@ -482,32 +416,36 @@ mod tests {
 
     #[test]
     fn a_product_touches_nothing_beside_its_target() {
-        if skipped_without_tiles() {
-            return;
-        }
+        skipped_without_bf16();
         let (m, n, k, stride) = (40, 35, 33, 50);
         let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
-        let mut c = vec![7f32; m * stride];
-        let out = Out { start: c.as_mut_ptr(), stride, scale: 1.0, add: false };
-        // SAFETY: as above, with room beside each row.
-        unsafe { multiply(out, [side(&a, m, k, true), side(&b, n, k, true)], k, false) };
-        assert!(c.chunks(stride).all(|row| row[n..].iter().all(|x| *x == 7.0) && row[..n].iter().all(|x| *x != 7.0)));
+        for unit in Unit::all() {
+            let mut c = vec![7f32; m * stride];
+            let out = Out { start: c.as_mut_ptr(), stride, scale: 1.0, add: false };
+            // SAFETY: as above, with room beside each row.
+            unsafe { multiply(*unit, out, [side(&a, m, k, true), side(&b, n, k, true)], k, false) };
+            let mut rows = c.chunks(stride).map(|row| row.split_at(n));
+            let fits = |(target, beside): (&[f32], &[f32])| {
+                beside.iter().all(|x| *x == 7.0) && target.iter().all(|x| *x != 7.0)
+            };
+            assert!(rows.all(fits), "{unit:?}");
+        }
     }
 
     #[test]
     fn a_product_in_bf16_has_the_same_bits_on_any_number_of_threads() {
-        if skipped_without_tiles() {
-            return;
-        }
+        skipped_without_bf16();
         let (m, n, k) = (300, 130, 1100);
         let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
-        let on = |threads: bool| {
-            let mut c = vec![0f32; m * n];
-            let out = Out { start: c.as_mut_ptr(), stride: n, scale: 1.0, add: false };
-            // SAFETY: as above.
-            unsafe { multiply(out, [side(&a, m, k, true), side(&b, n, k, false)], k, threads) };
-            c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
-        };
-        assert_eq!(on(true), on(false));
+        for unit in Unit::all() {
+            let on = |threads: bool| {
+                let mut c = vec![0f32; m * n];
+                let out = Out { start: c.as_mut_ptr(), stride: n, scale: 1.0, add: false };
+                // SAFETY: as above.
+                unsafe { multiply(*unit, out, [side(&a, m, k, true), side(&b, n, k, false)], k, threads) };
+                c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert_eq!(on(true), on(false), "{unit:?}");
+        }
     }
 }
