@@ -21,7 +21,7 @@ fields_of() {
         text-cot) printf '%s\n' "${said[@]}" ;;
         coconut) echo 'model.refocus.thinking=hidden' ;;
         pause) printf '%s\n' 'model.refocus.thinking=constant' 'stages[*].loss.read=0' ;;
-        attend-all) printf '%s\n' 'model.refocus.choice=best' 'model.refocus.patches=49' 'model.refocus.bias=false' ;;
+        attend-all) printf '%s\n' 'model.refocus.choice=best' 'model.refocus.patches=64' 'model.refocus.bias=false' ;;
         splice) printf '%s\n' 'model.refocus.thinking=splice' 'model.refocus.choice=best' "$wide" ;;
         crop) printf '%s\n' 'model.refocus.thinking=splice' "$wide" ;;
         no-gate) echo 'model.refocus.gate=false' ;;
@@ -36,7 +36,7 @@ fields_of() {
         patches-*) echo "model.refocus.patches=${1#patches-}" ;;
         looks-*) echo "stages[*].latent_steps=${1#looks-}" ;;
         *-fine) fields_of "${1%-fine}" && echo "$fine" ;;
-        *) echo "no such mode: $1" >&2 && return 2 ;;
+        *) echo "error: no mode is called \`$1\`; \`$0 modes\` lists them" >&2 && return 2 ;;
     esac
 }
 
@@ -47,13 +47,14 @@ modes=(lare direct text-cot coconut pause attend-all splice crop direct-fine tex
 lare="${LARE:-target/release/lare}"
 case "${1:-}" in
     modes) printf '%s\n' "${modes[@]}" ;;
+    train | eval) : "${2:?a mode is missing}" "${3:?a seed is missing}" ;;&
     train)
         mode="$2" seed="$3"
-        mapfile -t fields < <(fields_of "$mode")
+        fields="$(fields_of "$mode")" # an assignment of its own: an unknown mode ends the script here
         sets=(--set "seed=$seed")
-        for field in "${fields[@]}"; do
-            sets+=(--set "$field")
-        done
+        while read -r field; do
+            [[ -z "$field" ]] || sets+=(--set "$field")
+        done <<< "$fields"
         "$lare" train configs/study.toml --out "runs/study/$mode-$seed" --init weights/study-eyes --init-only vision.fine.,vision.coarse. \
             "${sets[@]}" "${@:4}"
         ;;

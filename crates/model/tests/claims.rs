@@ -237,6 +237,31 @@ fn scores_are_a_distribution_over_the_real_cells_and_the_best_are_chosen() {
 }
 
 #[test]
+fn random_looks_are_whole_squares_in_different_places() {
+    let mut config = tiny();
+    (config.refocus.choice, config.refocus.patches) = (Choice::Random, 4);
+    let model = model(&config);
+    let scene = scene(&model, &[pixels(3, 256, 256)]);
+    let asked: Vec<[u32; 3]> = (5..17).map(|word| [2, word, 3]).collect();
+    let asked: Vec<&[u32]> = asked.iter().map(|ids| &ids[..]).collect();
+    let mut thread = model.prompt(&scene, &prompts(&asked, &[0; 12])).unwrap();
+    model.think(&scene, &mut thread, &[2; 12]).unwrap();
+    let squares: std::collections::BTreeSet<Vec<u32>> = thread
+        .steps
+        .iter()
+        .flat_map(|step| &step.chosen)
+        .map(|look| {
+            let mut cells = look.clone();
+            cells.sort_unstable();
+            cells
+        })
+        .collect();
+    assert!(squares.len() > 2, "{squares:?}");
+    let together = |s: &Vec<u32>| s.len() == 4 && s[1] == s[0] + 1 && s[2] == s[0] + 4 && s[3] == s[0] + 5;
+    assert!(squares.iter().all(together), "{squares:?}");
+}
+
+#[test]
 fn a_first_look_is_repeated_whole_and_once_in_a_picture_smaller_than_a_look() {
     let mut config = tiny();
     config.refocus.choice = Choice::First;
