@@ -10,17 +10,19 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fine='model.language.context=coarse_and_fine'
+# A mode without a look of its own is told by the focus term where to attend, as `lare` is told where to look.
+attends='model.refocus.scorer=weighted_attention'
 wide='model.language.max_positions=768' # room for what is spliced in, and for rationales
-said=("model.language.says_steps=true" "$wide" 'stages[*].latent_steps=0' 'stages[*].say_rest=true')
+said=("$attends" "model.language.says_steps=true" "$wide" 'stages[*].latent_steps=0' 'stages[*].say_rest=true')
 
 # The fields in which a mode differs from configs/study.toml.
 fields_of() {
     case "$1" in
         lare) ;;
-        direct) echo 'stages[*].latent_steps=0' ;;
+        direct) printf '%s\n' "$attends" 'stages[*].latent_steps=0' ;;
         text-cot) printf '%s\n' "${said[@]}" ;;
-        coconut) echo 'model.refocus.thinking=hidden' ;;
-        pause) printf '%s\n' 'model.refocus.thinking=constant' 'stages[*].loss.read=0' ;;
+        coconut) printf '%s\n' "$attends" 'model.refocus.thinking=hidden' ;;
+        pause) printf '%s\n' "$attends" 'model.refocus.thinking=constant' 'stages[*].loss.read=0' ;;
         attend-all) printf '%s\n' 'model.refocus.choice=best' 'model.refocus.patches=64' 'model.refocus.bias=false' ;;
         splice) printf '%s\n' 'model.refocus.thinking=splice' 'model.refocus.choice=best' "$wide" ;;
         crop) printf '%s\n' 'model.refocus.thinking=splice' "$wide" ;;

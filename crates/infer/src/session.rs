@@ -132,7 +132,7 @@ pub struct Answer {
 pub fn picture_positions(config: &Config, cells: usize) -> usize {
     match config.language.context {
         Context::Coarse => cells,
-        Context::CoarseAndFine => cells * (1 + config.vision.fine_per_side.pow(2)),
+        Context::CoarseAndFine => cells * (1 + config.merged_per_patch()),
     }
 }
 

@@ -31,6 +31,9 @@ pub struct Vision {
     pub max_cells: usize,
     /// Fine features along one side of a cell.
     pub fine_per_side: usize,
+    /// Side, in fine features, of the square that enters the context as one token where fine features do (`context`, `splice`),
+    /// as `spatial_merge_size` of Qwen2-VL. The LQ-Former reads them unmerged.
+    pub spatial_merge: usize,
     /// How many times the picture is shrunk, along each side, before the first look.
     pub coarse_shrink: usize,
     /// Channels of the fine encoder's three downsampling stages; the last is `Dv`.
@@ -86,7 +89,8 @@ pub struct Language {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scorer {
-    /// Mean over layers and heads of the attention row from the current position to the picture.
+    /// Mean over layers and heads of the attention row from the current position to the picture: to its fine features where
+    /// the context has them. A model that does not look has scores too, which the focus loss can hold to a region.
     MeanAttention,
     /// The same with one learned weight per layer and head.
     WeightedAttention,
@@ -255,14 +259,16 @@ impl Config {
         checks
     }
 
-    fn vision_checks(&self) -> [Check; 7] {
+    fn vision_checks(&self) -> [Check; 8] {
         let v = &self.vision;
         let channels = |channels: &[usize]| channels.iter().all(|c| within(*c, MOST_CHANNELS));
         let stride = v.cell_px.checked_div(v.fine_per_side).unwrap_or(0);
+        let merges = v.spatial_merge > 0 && v.fine_per_side.is_multiple_of(v.spatial_merge);
         let shrunk = v.coarse_shrink > 0 && v.cell_px == 16 * v.coarse_shrink;
         let (fine, coarse) = ("cell_px / 16 (the fine encoder's stride)", "cell_px / 16 (the coarse encoder's stride)");
         [
             ("vision.fine_per_side", stride == 16, fine, v.fine_per_side.to_string()),
+            ("vision.spatial_merge", merges, "a divisor of fine_per_side", v.spatial_merge.to_string()),
             ("vision.coarse_shrink", shrunk, coarse, v.coarse_shrink.to_string()),
             ("vision.fine_channels", channels(&v.fine_channels), "1 to 4096 each", format!("{:?}", v.fine_channels)),
             (
@@ -368,12 +374,24 @@ impl Config {
         self.language.width / self.language.heads
     }
 
-    /// Memory entries at one patch.
+    /// Memory entries at one patch: what the LQ-Former reads there, or the tokens that a step splices in.
     pub fn entries_per_patch(&self) -> usize {
-        match self.refocus.memory {
-            Memory::Projected => 1,
-            Memory::Fine => self.vision.fine_per_side.saturating_mul(self.vision.fine_per_side),
+        match (self.refocus.memory, self.refocus.thinking) {
+            (Memory::Projected, _) => 1,
+            (Memory::Fine, Thinking::Splice) => self.merged_per_patch(),
+            (Memory::Fine, _) => self.vision.fine_per_side.saturating_mul(self.vision.fine_per_side),
         }
+    }
+
+    /// Tokens that the fine features of one patch are in the context.
+    pub fn merged_per_patch(&self) -> usize {
+        let side = self.vision.fine_per_side.checked_div(self.vision.spatial_merge).unwrap_or(0);
+        side.saturating_mul(side)
+    }
+
+    /// Width of that many fine features side by side, before they are projected.
+    pub fn merged_width(&self) -> usize {
+        self.fine_width().saturating_mul(self.vision.spatial_merge).saturating_mul(self.vision.spatial_merge)
     }
 
     /// Positions of the context that one latent step takes at most.

@@ -29,8 +29,19 @@ pub struct Prefix {
 pub struct Run {
     /// Normalised last hidden states of the new slots, `[B, T, D]`.
     pub hidden: Tensor,
-    /// Per layer, the attention row of the last new slot over the picture, `[B, H, P]`; empty unless asked for.
+    /// Per layer, what [`Rows`] asked for.
     pub rows: Vec<Tensor>,
+}
+
+/// Which attention rows a run over new slots gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// None.
+    None,
+    /// The last new slot's probabilities on the picture, `[B, H, P]`; what is missing to 1 went to own slots.
+    Last,
+    /// Every new slot's attention to the picture as if it saw nothing else, `[B, T, H, P]`: each row sums to 1.
+    OverPicture,
 }
 
 #[derive(Clone, Debug)]
@@ -93,20 +104,33 @@ impl Block {
         cache: &mut LayerCache,
         sight: &Sight,
         angles: &Angles,
-        row: bool,
+        rows: Rows,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (q, kv) = self.project(x, angles)?;
         let (_, t, _, _) = q.dims4()?;
         let own = cache.append(kv)?;
         let seen = kernels::attention(&q, &own, Some(&cache.shared), sight)?;
-        let row = if row {
-            let last = Sight { first_slot: sight.first_slot + t - 1, ..sight.clone() };
-            Some(kernels::attention_row(&q.i((.., t - 1))?.contiguous()?, &own, &cache.shared, &last)?)
-        } else {
-            None
+        let row = match rows {
+            Rows::None => None,
+            Rows::Last => {
+                let last = Sight { first_slot: sight.first_slot + t - 1, ..sight.clone() };
+                Some(kernels::attention_row(&q.i((.., t - 1))?.contiguous()?, &own, &cache.shared, &last)?)
+            }
+            Rows::OverPicture => Some(over_picture_alone(&q, &cache.shared, sight)?),
         };
         Ok((self.finish(x, &seen)?, row))
     }
+}
+
+/// Attention probabilities of queries `[B, T, H, Dh]` on the pictures `[S, P, 2, G, Dh]` and nothing else, `[B, T, H, P]`.
+fn over_picture_alone(q: &Tensor, shared: &Tensor, sight: &Sight) -> Result<Tensor> {
+    let ((b, t, h, width), (_, p, _, g, _)) = (q.dims4()?, shared.dims5()?);
+    // The kernel takes one query a row and as many heads as there are: the positions of one head pass for heads.
+    let queries = q.transpose(1, 2)?.contiguous()?.reshape((b, h * t, width))?;
+    let nothing = Tensor::zeros(&[b, 1, 2, g, width][..], q.dtype(), q.device())?;
+    let alone = mask::picture_alone(sight.shared_of_row.clone(), sight.shared_visible.clone());
+    let rows = kernels::attention_row(&queries, &nothing, shared, &alone)?;
+    Ok(rows.reshape((b, h, t, p))?.transpose(1, 2)?.contiguous()?)
 }
 
 /// Cosines and sines of the rotary angles, each `[B, T, Dh / 2]`.
@@ -181,12 +205,11 @@ impl Decoder {
         Ok(Prefix { kv, hidden: self.norm.forward(&x)?, visible })
     }
 
-    /// Appends embeddings `[B, T, D]` to the conversations; `real[b][t]` is false for padding. `rows` asks for the
-    /// attention rows of the last new slot.
+    /// Appends embeddings `[B, T, D]` to the conversations; `real[b][t]` is false for padding.
     ///
     /// # Errors
     /// [`Error::Arguments`] when a conversation outgrows `max_positions`.
-    pub fn over_slots(&self, x: &Tensor, real: &[Vec<bool>], cache: &mut Cache, rows: bool) -> Result<Run> {
+    pub fn over_slots(&self, x: &Tensor, real: &[Vec<bool>], cache: &mut Cache, rows: Rows) -> Result<Run> {
         let (b, t, _) = x.dims3()?;
         let mut slots = cache.slots.clone();
         let (sight, positions) = slots.append(real);

@@ -7,8 +7,8 @@
 use crate::backbone::nano::Nano;
 pub use crate::backbone::nano::{Grid, Views};
 use crate::cache::Cache;
-use crate::config::{Config, Scorer};
-use crate::decoder::Prefix;
+use crate::config::{Config, Context, Scorer, Thinking};
+use crate::decoder::{Prefix, Rows};
 use crate::mask::Slots;
 use crate::refocus::{Focus, Look, Present, Refocus, Spliced};
 use crate::semantic::Semantic;
@@ -108,7 +108,11 @@ impl Reasoner {
         let prefix = self.backbone.first_look(views, &coarse, &fine)?;
         let (_, p, _) = coarse.dims3()?;
         let hidden = prefix.hidden.narrow(1, 0, p)?.contiguous()?;
-        let look = self.refocus.prepare([&coarse, &hidden, &fine], views.visible()?, &views.grids)?;
+        let memory = match self.config.refocus.thinking {
+            Thinking::Splice => self.backbone.merged(&fine)?,
+            _ => fine,
+        };
+        let look = self.refocus.prepare([&coarse, &hidden, &memory], views.visible()?, &views.grids)?;
         Ok(Scene { prefix, look, grids: views.grids.clone() })
     }
 
@@ -132,9 +136,9 @@ impl Reasoner {
         let slots = Slots::new(prompts.picture_of_row.clone(), scene.prefix.visible.clone());
         let mut cache = Cache::new(&scene.prefix.kv, slots);
         let language = &self.backbone.language;
-        let run = language.over_slots(&language.embed(&ids)?, &real, &mut cache, self.wants_rows())?;
+        let run = language.over_slots(&language.embed(&ids)?, &real, &mut cache, self.rows_of_a_step())?;
         let hidden = run.hidden.i((.., longest - 1))?.contiguous()?;
-        let rows = self.over_cells(run.rows, scene)?;
+        let rows = self.over_cells(run.rows, scene.look.patches())?;
         let b = prompts.ids.len();
         Ok(Thread {
             cache,
@@ -180,10 +184,10 @@ impl Reasoner {
         let language = &self.backbone.language;
         let latent = (&focus.thought * language.embedding_rms()?)?;
         let (x, real) = in_context(&latent, focus.spliced.as_ref(), thinking)?;
-        let run = language.over_slots(&x, &real, &mut thread.cache, self.wants_rows())?;
+        let run = language.over_slots(&x, &real, &mut thread.cache, self.rows_of_a_step())?;
         let next = run.hidden.i((.., x.dim(1)? - 1))?.contiguous()?;
         thread.hidden = keep_stopped(thinking, &next, &thread.hidden)?;
-        thread.rows = self.over_cells(run.rows, scene)?;
+        thread.rows = self.over_cells(run.rows, scene.look.patches())?;
         for (row, _) in thinking.iter().enumerate().filter(|(_, t)| **t) {
             thread.steps_of_row[row] += 1;
             thread.chosen_before[row].extend(&focus.chosen[row]);
@@ -212,15 +216,34 @@ impl Reasoner {
     /// Appends tokens to each row, `[B]` lists (shorter ones are padded behind), and gives the logits after each,
     /// `[B, T, V]`. Nobody thinks after that: `h` stays at the last thought.
     pub fn say(&self, thread: &mut Thread, ids: &[Vec<u32>]) -> Result<Tensor> {
+        Ok(self.append(thread, ids, Rows::None)?.0)
+    }
+
+    /// The same, and where each of these positions attended in the picture, as the scorer weighs it: `log s`, `[B, T, P]`.
+    ///
+    /// # Errors
+    /// [`Error::Arguments`] for the scorer `dot_product`, which has no attention.
+    pub fn say_attending(&self, scene: &Scene, thread: &mut Thread, ids: &[Vec<u32>]) -> Result<(Tensor, Tensor)> {
+        let wanted = if self.attends() { Rows::OverPicture } else { Rows::None };
+        let (logits, rows) = self.append(thread, ids, wanted)?;
+        Ok((logits, self.refocus.log_attended(&self.over_cells(rows, scene.look.patches())?)?))
+    }
+
+    /// Whether the scores of a step are the decoder's own attention.
+    pub fn attends(&self) -> bool {
+        self.config.refocus.scorer != Scorer::DotProduct
+    }
+
+    fn append(&self, thread: &mut Thread, ids: &[Vec<u32>], rows: Rows) -> Result<(Tensor, Vec<Tensor>)> {
         let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
         let real: Vec<Vec<bool>> = ids.iter().map(|row| (0..longest).map(|i| i < row.len()).collect()).collect();
         let padded: Vec<u32> =
             ids.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0, longest - row.len()))).collect();
         let ids = Tensor::from_vec(padded, (ids.len(), longest), thread.hidden.device())?;
         let language = &self.backbone.language;
-        let run = language.over_slots(&language.embed(&ids)?, &real, &mut thread.cache, false)?;
+        let run = language.over_slots(&language.embed(&ids)?, &real, &mut thread.cache, rows)?;
         thread.speaks = true;
-        language.logits(&run.hidden)
+        Ok((language.logits(&run.hidden)?, run.rows))
     }
 
     /// Logits of stopping now, `[B]`; positive to stop.
@@ -238,14 +261,26 @@ impl Reasoner {
         Ok(unit(thoughts)?.matmul(&words.t()?)?)
     }
 
-    fn wants_rows(&self) -> bool {
-        self.config.refocus.scorer != Scorer::DotProduct
+    fn rows_of_a_step(&self) -> Rows {
+        if self.attends() { Rows::Last } else { Rows::None }
     }
 
-    /// Cuts attention rows down to the coarse cells; fine features in the context are no places to look at.
-    fn over_cells(&self, rows: Vec<Tensor>, scene: &Scene) -> Result<Vec<Tensor>> {
-        let p = scene.look.patches();
-        rows.into_iter().map(|row| Ok(row.narrow(2, 0, p)?)).collect()
+    /// Attention rows `[.., all of a picture's tokens]` to rows over its `p` cells: what their fine features got where the
+    /// context has them, for details are what a look is for, and else what the coarse tokens got.
+    fn over_cells(&self, rows: Vec<Tensor>, p: usize) -> Result<Vec<Tensor>> {
+        let over = |row: Tensor| -> Result<Tensor> {
+            let all = row.dim(D::Minus1)?;
+            Ok(match self.config.language.context {
+                Context::Coarse => row,
+                Context::CoarseAndFine => {
+                    let mut shape = row.dims().to_vec();
+                    shape.pop();
+                    shape.extend([p, all / p.max(1) - 1]);
+                    row.narrow(D::Minus1, p, all - p)?.contiguous()?.reshape(shape)?.sum(D::Minus1)?
+                }
+            })
+        };
+        rows.into_iter().map(over).collect()
     }
 }
 

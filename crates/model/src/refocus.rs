@@ -59,7 +59,7 @@ pub struct Present<'a> {
     pub hidden: &'a Tensor,
     /// The thoughts so far, each `[B, D]`.
     pub earlier: &'a [Tensor],
-    /// Attention rows of the current position over the picture per layer, each `[B, H, P]`; empty for `DotProduct`.
+    /// Attention rows of the current position over the picture's cells per layer, each `[B, H, P]`; empty for `DotProduct`.
     pub rows: &'a [Tensor],
     /// `[B]`, the picture that each row is about.
     pub picture_of_row: &'a Arc<[u32]>,
@@ -173,14 +173,15 @@ impl Refocus {
         let dot = looks && r.scorer == Scorer::DotProduct;
         let linear = |name, wanted: bool| wanted.then(|| path.at(name, |p| Linear::new(p, d, d))).transpose();
         let maps = config.language.layers * config.language.heads;
-        let memory_width = match r.memory {
-            Memory::Projected => d,
-            Memory::Fine => config.fine_width(),
+        let memory_width = match (r.memory, r.thinking) {
+            (Memory::Projected, _) => d,
+            (Memory::Fine, Thinking::Splice) => config.merged_width(),
+            (Memory::Fine, _) => config.fine_width(),
         };
         Ok(Self {
             query: linear("query", dot)?,
             key: linear("key", dot)?,
-            head_weights: (looks && r.scorer == Scorer::WeightedAttention)
+            head_weights: (r.scorer == Scorer::WeightedAttention)
                 .then(|| path.get("head_weights", &[maps], Init::Zeros))
                 .transpose()?,
             revisit: (looks && r.revisit).then(|| path.at("revisit", |p| nothing_yet(p, d))).transpose()?,
@@ -203,7 +204,7 @@ impl Refocus {
     /// Prepares pictures for being looked at.
     ///
     /// - `coarse`: `[S, P, D]`, the coarse tokens; `hidden`: their last hidden states
-    /// - `fine`: `[S, P * E, Dv]`
+    /// - `fine`: `[S, P * E, Dv]`, for [`Thinking::Splice`] merged
     /// - `visible`: `[S * P]`, the real cells; `grids`: `[S]`, how they lie
     pub fn prepare(&self, [coarse, hidden, fine]: [&Tensor; 3], visible: Arc<[bool]>, grids: &[Grid]) -> Result<Look> {
         let (pictures, patches, d) = hidden.dims3()?;
@@ -260,7 +261,23 @@ impl Refocus {
         Ok(Focus { log_scores, chosen, thought: self.scaled(&mixed)?, gate_mean, spliced })
     }
 
-    /// A step that reads nothing: its scores are even and it chooses no patch.
+    /// Where positions that said something attended, over the picture alone: `log s`, `[B, T, P]`.
+    ///
+    /// - `rows`: per layer `[B, T, H, P]`
+    ///
+    /// # Errors
+    /// [`Error::Arguments`] without rows, that is, with `dot_product`.
+    pub fn log_attended(&self, rows: &[Tensor]) -> Result<Tensor> {
+        let Some((b, t, h, p)) = rows.first().map(Tensor::dims4).transpose()? else {
+            let (expected, got) = ("those of a scorer that attends".into(), "none".into());
+            return Err(Error::Arguments { what: "attention rows", expected, got });
+        };
+        let flat = rows.iter().map(|row| Ok(row.reshape((b * t, h, p))?)).collect::<Result<Vec<_>>>()?;
+        let scores = self.mean_attention(&flat)?;
+        Ok((scores + LEAST_SCORE)?.log()?.reshape((b, t, p))?)
+    }
+
+    /// A step that reads nothing and chooses no patch: its scores are where it attends, or even.
     fn without_a_look(&self, now: &Present, look: &Look) -> Result<Focus> {
         let b = now.picture_of_row.len();
         let thought = match &self.thinker {
@@ -270,9 +287,17 @@ impl Refocus {
             }
             _ => now.hidden.clone(),
         };
-        let zeros = Tensor::zeros((b, look.patches()), now.hidden.dtype(), now.hidden.device())?;
+        let log_scores = match self.settings.scorer {
+            Scorer::DotProduct => {
+                let zeros = Tensor::zeros((b, look.patches()), now.hidden.dtype(), now.hidden.device())?;
+                log_softmax(&(zeros + padding_out(now, look)?)?)?
+            }
+            Scorer::MeanAttention | Scorer::WeightedAttention => {
+                (self.mean_attention(now.rows)? + LEAST_SCORE)?.log()?
+            }
+        };
         Ok(Focus {
-            log_scores: log_softmax(&(zeros + padding_out(now, look)?)?)?,
+            log_scores,
             chosen: vec![Vec::new(); b],
             thought: self.scaled(&thought)?,
             gate_mean: nothing(now)?,

@@ -3,6 +3,7 @@
 
 use candle_core::{Device, IndexOp, Tensor, Var};
 use lare_model::cache::Cache;
+use lare_model::decoder::Rows;
 use lare_model::config::{Choice, Context, Memory, Scorer, Thinking};
 use lare_model::mask::Slots;
 use lare_model::reasoner::{Intervention, Scene};
@@ -111,6 +112,13 @@ fn variants() -> Vec<(&'static str, Config)> {
     add("projected memory", &|c| c.refocus.memory = Memory::Projected);
     add("fine context", &|c| c.language.context = Context::CoarseAndFine);
     add("no gate, no bias", &|c| (c.refocus.gate, c.refocus.bias) = (false, false));
+    add("merged fine context", &|c| (c.language.context, c.vision.spatial_merge) = (Context::CoarseAndFine, 2));
+    add("attention to a fine context", &|c| {
+        (c.language.context, c.refocus.scorer) = (Context::CoarseAndFine, Scorer::WeightedAttention);
+    });
+    add("hidden state that attends", &|c| {
+        (c.refocus.thinking, c.refocus.scorer) = (Thinking::Hidden, Scorer::WeightedAttention);
+    });
     add("fresh patches", &|c| c.refocus.exclude_earlier = true);
     add("no memory of where it looked", &|c| c.refocus.revisit = false);
     add("hidden state", &|c| c.refocus.thinking = Thinking::Hidden);
@@ -143,7 +151,7 @@ fn zero_latent_steps_is_the_plain_model() {
     let mut cache = Cache::new(&prefix.kv, Slots::new(vec![0].into(), prefix.visible.clone()));
     let mut run = |ids: &[u32]| {
         let x = language.embed(&Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap()).unwrap();
-        language.over_slots(&x, &[vec![true; ids.len()]], &mut cache, false).unwrap().hidden
+        language.over_slots(&x, &[vec![true; ids.len()]], &mut cache, Rows::None).unwrap().hidden
     };
     run(&[2, 9, 11, 3]);
     let plain = language.logits(&run(&[4, 12, 13])).unwrap();
@@ -514,21 +522,74 @@ fn a_row_that_has_stopped_cannot_go_on() {
 
 #[test]
 fn what_is_spliced_in_takes_positions_and_what_is_not_takes_none() {
-    let positions = |thinking: Thinking| {
+    let positions = |thinking: Thinking, merge: usize| {
         let mut config = tiny();
         (config.refocus.thinking, config.language.max_positions) = (thinking, 512);
+        config.vision.spatial_merge = merge;
         let model = model(&config);
         let scene = scene(&model, &[pixels(1, 128, 128)]);
         let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3], &[2, 8, 7, 3]], &[0, 0])).unwrap();
         model.think(&scene, &mut thread, &[2, 1]).unwrap();
         thread.cache.slots.lengths()
     };
-    let (patches, per_cell) = (3, 16);
-    let step = 1 + patches * per_cell;
-    assert_eq!(positions(Thinking::Splice), [3 + 2 * step, 4 + step]);
-    for thinking in [Thinking::Refocus, Thinking::Hidden, Thinking::Constant] {
-        assert_eq!(positions(thinking), [5, 5], "{thinking:?}");
+    for (merge, per_cell) in [(1, 16), (2, 4), (4, 1)] {
+        let step = 1 + 3 * per_cell;
+        assert_eq!(positions(Thinking::Splice, merge), [3 + 2 * step, 4 + step]);
+        for thinking in [Thinking::Refocus, Thinking::Hidden, Thinking::Constant] {
+            assert_eq!(positions(thinking, merge), [5, 5], "{thinking:?}");
+        }
     }
+}
+
+#[test]
+fn merged_features_are_neighbours_in_the_picture() {
+    let mut config = tiny();
+    config.vision.spatial_merge = 2;
+    // Two pictures of two cells; a feature says which it is, row by row in its cell.
+    let features: Vec<f32> = (0..2 * 2 * 16).flat_map(|i| [i as f32, 0.5]).collect();
+    let fine = Tensor::from_vec(features, (2, 32, 2), &Device::Cpu).unwrap();
+    let merged = model(&config).backbone.merged(&fine).unwrap();
+    assert_eq!(merged.dims(), [2, 8, 8]);
+    let of = |picture: usize, token: usize| -> Vec<f32> {
+        numbers(&merged.i((picture, token)).unwrap()).into_iter().step_by(2).collect()
+    };
+    assert_eq!([of(0, 0), of(0, 1), of(0, 2)], [[0., 1., 4., 5.], [2., 3., 6., 7.], [8., 9., 12., 13.]]);
+    assert_eq!(of(1, 7), [58., 59., 62., 63.], "the last square of the last cell of the last picture");
+    config.vision.spatial_merge = 3;
+    let refused = config.validate("x.toml").unwrap_err().to_string();
+    assert!(refused.contains("vision.spatial_merge"), "{refused}");
+}
+
+#[test]
+fn words_attend_where_their_step_would_have_whether_said_together_or_one_by_one() {
+    for context in [Context::Coarse, Context::CoarseAndFine] {
+        let mut config = tiny();
+        (config.language.context, config.refocus.scorer) = (context, Scorer::WeightedAttention);
+        let model = model(&config);
+        let pictures = [pixels(1, 128, 128), pixels(2, 64, 128)];
+        let scene = scene(&model, &pictures);
+        let thread = model.prompt(&scene, &prompts(&[&[2, 9, 3], &[2, 8, 7, 3]], &[0, 1])).unwrap();
+        let words = [vec![4, 12, 6], vec![4, 7, 9]];
+        let (logits, attended) = model.say_attending(&scene, &mut thread.clone(), &words).unwrap();
+        assert_eq!(attended.dims(), [2, 3, 4]);
+        assert!(farthest(&model.say(&mut thread.clone(), &words).unwrap(), &logits) == 0.0);
+        let shares = attended.exp().unwrap();
+        for row in shares.reshape((6, 4)).unwrap().to_vec2::<f32>().unwrap() {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-4, "{row:?}");
+        }
+        assert!(numbers(&shares.i((1, .., 2..)).unwrap()).iter().all(|x| *x < 1e-6), "the second has two cells");
+        let mut one_by_one = thread.clone();
+        for place in 0..3 {
+            let word = words.each_ref().map(|row| vec![row[place]]);
+            let (_, alone) = model.say_attending(&scene, &mut one_by_one, &word).unwrap();
+            assert!(farthest(&alone.squeeze(1).unwrap(), &attended.i((.., place)).unwrap()) < 1e-3);
+        }
+    }
+    let plain = model(&tiny());
+    let scene = scene(&plain, &[pixels(1, 128, 128)]);
+    let mut thread = plain.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
+    let refused = plain.say_attending(&scene, &mut thread, &[vec![4]]).unwrap_err().to_string();
+    assert!(refused.contains("attention rows"), "{refused}");
 }
 
 #[test]

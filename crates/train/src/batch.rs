@@ -41,6 +41,9 @@ pub struct Row {
     pub answer: Vec<u32>,
     /// One for each step of the rationale.
     pub targets: Vec<Target>,
+    /// Where a step that is not latent is to be looked for by the decoder's own attention: place in `answer` of the token
+    /// that is fed, and the step.
+    pub gaze: Vec<(usize, usize)>,
 }
 
 /// A smaller picture, from which drawings are cut: `[h, w, 3]`, 0..1.
@@ -237,14 +240,42 @@ impl<'a> Feeder<'a> {
         let rest = question.steps.iter().skip(stage.latent_steps).filter(|_| stage.say_rest);
         let said = rest.map(|s| s.says.as_str()).collect::<Vec<_>>().join(" ");
         let said = self.config.model.language.says_steps.then_some(&said[..]);
+        let answer = prompt::answer_ids(self.tokenizer, said, &question.answer);
+        let gaze = gaze(self.tokenizer, &question.steps, stage, said, answer.len());
         Ok(Row {
             task: question.task,
             looks: question.looks,
             prompt: prompt::lay_out(self.tokenizer, &question.text).ids,
-            answer: prompt::answer_ids(self.tokenizer, said, &question.answer),
+            answer,
             targets: question.steps.iter().map(target).collect(),
+            gaze,
         })
     }
+}
+
+/// For each token that is fed to say a step up to the last word it reads, that step; for each of an answer without its
+/// steps before it, latent or said, the last. `fed`: tokens of the answer with `<end>`, which is never fed.
+fn gaze(
+    tokenizer: &Tokenizer,
+    steps: &[lare_data::Step],
+    stage: &Stage,
+    said: Option<&str>,
+    fed: usize,
+) -> Vec<(usize, usize)> {
+    let rest = steps.iter().enumerate().skip(stage.latent_steps);
+    if said.is_none_or(str::is_empty) {
+        return rest.last().map_or_else(Vec::new, |(last, _)| (0..fed - 1).map(|place| (place, last)).collect());
+    }
+    let mut start = 0; // the token before a sentence's first is fed to say that
+    let mut places = Vec::new();
+    for (k, step) in rest {
+        let (sentence, reads) = (tokenizer.encode(&step.says), tokenizer.encode(&step.reads));
+        let found = sentence.windows(reads.len().max(1)).position(|words| words == reads);
+        let length = found.map_or(sentence.len(), |at| at + reads.len());
+        places.extend((start..start + length).map(|place| (place, k)));
+        start += sentence.len();
+    }
+    places
 }
 
 /// Which kind of batch each place of a block has, in proportion to the shares, at least the most wanted one.
@@ -321,6 +352,37 @@ pub fn coverage(region: &Region, rows: usize, cols: usize, cell: f32) -> Vec<f32
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attention_is_held_to_a_step_while_its_sentence_is_said() {
+        let (suite, tokenizer) = (Suite::new(), Tokenizer::suite().unwrap());
+        let stage = Stage { latent_steps: 0, say_rest: true, ..stage() };
+        for index in 0..200 {
+            let question = suite.question(Split::Val, Task::Relate, index);
+            let said = question.steps.iter().map(|s| s.says.as_str()).collect::<Vec<_>>().join(" ");
+            let answer = prompt::answer_ids(&tokenizer, Some(&said), &question.answer);
+            let places = gaze(&tokenizer, &question.steps, &stage, Some(&said), answer.len());
+            for (k, step) in question.steps.iter().enumerate() {
+                let of_step: Vec<u32> = places.iter().filter(|p| p.1 == k).map(|p| answer[p.0 + 1]).collect();
+                let sentence = tokenizer.decode(&of_step);
+                assert!(step.says.starts_with(&sentence) && sentence.ends_with(&step.reads), "{sentence}: {step:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_without_its_steps_is_held_to_the_last_and_one_after_latent_steps_to_none() {
+        let (suite, tokenizer) = (Suite::new(), Tokenizer::suite().unwrap());
+        let question = suite.question(Split::Val, Task::Locate, 0);
+        let places = |latent_steps| gaze(&tokenizer, &question.steps, &Stage { latent_steps, ..stage() }, None, 3);
+        assert_eq!(places(0), [(0, 1), (1, 1)]);
+        assert_eq!(places(8), []);
+    }
+
+    fn stage() -> Stage {
+        let config = Config::from_toml(include_str!("../tests/tiny.toml"), "tiny.toml").unwrap();
+        config.stages.into_iter().next_back().unwrap()
+    }
 
     #[test]
     fn coverage_is_split_by_area_and_sums_to_one() {

@@ -29,7 +29,7 @@ pub struct LossTerms {
     /// Mean square error of the predicted noise; 1 is the error of predicting none. What a thought adds is the difference to
     /// [`Outcome::rec_of_another`].
     pub rec: Option<Tensor>,
-    /// Cross-entropy between the scores and the true region, nats per step.
+    /// Cross-entropy between the scores and the true region, nats per step, or per word that says or answers without it.
     pub focus: Option<Tensor>,
     /// Binary cross-entropy of the halting head, nats per decision.
     pub halt: Option<Tensor>,
@@ -83,17 +83,29 @@ pub fn reason(model: &Reasoner, batch: &Batch, weights: &LossWeights, dice: &mut
     let mut thread = model.prompt(&scene, &batch.prompts)?;
     let halt_logits = halting::think(model, &scene, &mut thread, &batch.steps)?;
     let after_steps = thread.clone();
-    let (answer, right) = answer(model, &mut thread, batch)?;
+    let gazes = weights.focus > 0.0 && model.attends() && batch.rows.iter().any(|row| !row.gaze.is_empty());
+    let (answer, right, gaze) = if gazes {
+        let (logits, attended) = model.say_attending(&scene, &mut thread, &fed(batch))?;
+        let (nats, right) = nats_of(&logits, batch)?;
+        (per_token(&nats, batch)?, right, Some(gaze(&attended, batch)?))
+    } else {
+        let (answer, right) = answer(model, &mut thread, batch)?;
+        (answer, right, None)
+    };
     let batch = order::as_taken(batch, &after_steps)?;
     let thoughts = Thoughts::gather(&after_steps, &batch)?;
-    let mut terms = LossTerms { answer: Some(answer), ..LossTerms::default() };
+    let mut terms = LossTerms { answer: Some(answer), focus: gaze, ..LossTerms::default() };
     if weights.halt > 0.0 {
         terms.halt = Some(halting::loss(&halt_logits, &batch.steps)?);
     }
     let mut rec_of_another = None;
     if let Some(thoughts) = &thoughts {
         if weights.focus > 0.0 {
-            terms.focus = Some(focus(&after_steps, &batch)?);
+            let looks = focus(&after_steps, &batch)?;
+            terms.focus = Some(match terms.focus {
+                Some(words) => ((looks + words)? * 0.5)?,
+                None => looks,
+            });
         }
         if weights.read > 0.0 {
             terms.read = read(model, thoughts, &batch)?;
@@ -141,18 +153,29 @@ fn views_of(model: &Reasoner, batch: &Batch) -> Result<Views> {
 /// Cross-entropy of the answer, and which rows have every token right.
 fn answer(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
     let (nats, right) = answer_nats(model, thread, batch)?;
+    Ok((per_token(&nats, batch)?, right))
+}
+
+fn per_token(nats: &Tensor, batch: &Batch) -> Result<Tensor> {
     let supervised: usize = batch.rows.iter().map(|r| r.answer.len() - 1).sum();
-    Ok(((nats.sum_all()? / supervised.max(1) as f64)?, right))
+    Ok((nats.sum_all()? / supervised.max(1) as f64)?)
+}
+
+/// What is fed to say each answer, `[B]`: all but its `<end>`.
+fn fed(batch: &Batch) -> Vec<Vec<u32>> {
+    batch.rows.iter().map(|r| r.answer[..r.answer.len() - 1].to_vec()).collect()
 }
 
 /// Nats of each answer token, `[B, T]` with zeros behind shorter answers, and which rows have every token right.
 pub fn answer_nats(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
-    let inputs: Vec<Vec<u32>> = batch.rows.iter().map(|r| r.answer[..r.answer.len() - 1].to_vec()).collect();
-    let longest = inputs.iter().map(Vec::len).max().unwrap_or(0);
-    let targets: Vec<Option<u32>> =
-        batch.rows.iter().flat_map(|r| (1..=longest).map(|i| r.answer.get(i).copied())).collect();
-    let logits = model.say(thread, &inputs)?; // [B, T, V]
+    nats_of(&model.say(thread, &fed(batch))?, batch)
+}
+
+/// The same from logits `[B, T, V]`.
+fn nats_of(logits: &Tensor, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
     let (b, t, v) = logits.dims3()?;
+    let targets: Vec<Option<u32>> =
+        batch.rows.iter().flat_map(|r| (1..=t).map(|i| r.answer.get(i).copied())).collect();
     let logits = logits.reshape((b * t, v))?;
     let best: Vec<u32> = logits.detach().argmax(1)?.to_vec1()?;
     let right = |((want, got), row): ((&[Option<u32>], &[u32]), &Row)| {
@@ -210,6 +233,20 @@ fn focus(thread: &Thread, batch: &Batch) -> Result<Tensor> {
     }
     let sum = sum.map_or_else(|| Tensor::zeros((), candle_core::DType::F32, &Device::Cpu), Ok)?;
     Ok((sum / f64::from(count.max(1)))?)
+}
+
+/// Cross-entropy between where words attended, `[B, T, P]` logarithms, and the regions of the steps they are about.
+fn gaze(attended: &Tensor, batch: &Batch) -> Result<Tensor> {
+    let (_, t, p) = attended.dims3()?;
+    let mut wanted = vec![0f32; attended.elem_count()];
+    for (row, out) in batch.rows.iter().zip(wanted.chunks_mut(t * p)) {
+        for (place, step) in &row.gaze {
+            out[place * p..][..p].copy_from_slice(&row.targets[*step].coverage);
+        }
+    }
+    let count: usize = batch.rows.iter().map(|row| row.gaze.len()).sum();
+    let wanted = Tensor::from_vec(wanted, attended.shape(), attended.device())?;
+    Ok(((wanted * attended)?.sum_all()?.neg()? / count.max(1) as f64)?)
 }
 
 /// Cross-entropy of the words that each step of the rationale reads, named by its thought.

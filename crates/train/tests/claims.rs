@@ -3,6 +3,7 @@
 
 use candle_core::{Device, Tensor};
 use lare_data::{Suite, Task, Tokenizer, prompt};
+use lare_model::config::{Context, Scorer, Thinking};
 use lare_model::{Path as Module, Reasoner};
 use lare_train::batch::{Batch, Feeder};
 use lare_train::config::LossWeights;
@@ -384,7 +385,6 @@ fn term(config: &Config, vars: &Vars, batch: &Batch, name: &str) -> Tensor {
 
 #[test]
 fn every_loss_term_has_the_gradient_that_finite_differences_give() {
-    let config = tiny();
     let cases = [
         ("answer", "language.blocks.0.qkv.weight"),
         ("answer", "refocus.qformer.blocks.0.cross_memory.weight"),
@@ -400,10 +400,25 @@ fn every_loss_term_has_the_gradient_that_finite_differences_give() {
         ("read", "semantic.read.weight"),
         ("read", "vision.fine_position.weight"),
     ];
-    for (name, parameter) in cases {
+    fits_finite_differences(&tiny(), &cases);
+    // A step as a thought that does not look, then two in words: both are held to their regions by attention.
+    let mut said = asking(Task::Hop, 3);
+    (said.stages[1].latent_steps, said.stages[1].say_rest) = (1, true);
+    said.model.language.says_steps = true;
+    said.model.language.context = Context::CoarseAndFine;
+    said.model.vision.spatial_merge = 2;
+    said.model.refocus.scorer = Scorer::WeightedAttention;
+    said.model.refocus.thinking = Thinking::Hidden;
+    let reached = ["refocus.head_weights", "language.blocks.0.qkv.weight", "vision.fine_in_context.weight"];
+    fits_finite_differences(&said, &reached.map(|parameter| ("focus", parameter)));
+}
+
+/// Checks pairs of a term and a parameter that it reaches.
+fn fits_finite_differences(config: &Config, cases: &[(&str, &str)]) {
+    for (name, parameter) in cases.iter().copied() {
         let vars = Vars::new(9, Device::Cpu);
-        let batch = setup(&config, &vars);
-        let gradients = lare_kernels::backward(&term(&config, &vars, &batch, name)).unwrap();
+        let batch = setup(config, &vars);
+        let gradients = lare_kernels::backward(&term(config, &vars, &batch, name)).unwrap();
         let (_, var) = vars.all().into_iter().find(|(n, _)| n == parameter).unwrap();
         let gradient = gradients.get(&var).unwrap_or_else(|| panic!("{name}: no gradient at {parameter}")).clone();
         let length = gradient.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
@@ -411,7 +426,7 @@ fn every_loss_term_has_the_gradient_that_finite_differences_give() {
         let start = var.as_tensor().copy().unwrap();
         let at = |direction: &Tensor, factor: f32| {
             var.set(&(&start + (direction * f64::from(factor)).unwrap()).unwrap()).unwrap();
-            term(&config, &vars, &batch, name).to_scalar::<f32>().unwrap()
+            term(config, &vars, &batch, name).to_scalar::<f32>().unwrap()
         };
         let slope = |direction: &Tensor, step: f32| (at(direction, step) - at(direction, -step)) / (2.0 * step);
         // Along the gradient the loss must rise by its length. That alone would not see entries that are missing from it,

@@ -178,6 +178,7 @@ pub struct Nano {
     pub language: Decoder,
     cell_px: usize,
     per_side: usize,
+    merge: usize,
     frequencies: usize,
 }
 
@@ -197,11 +198,14 @@ impl Nano {
                 fine_position: path.at("fine_position", |p| Linear::new(p, features, dv))?,
                 fine_in_context: match l.context {
                     Context::Coarse => None,
-                    Context::CoarseAndFine => Some(path.at("fine_in_context", |p| Linear::new(p, dv, l.width))?),
+                    Context::CoarseAndFine => {
+                        Some(path.at("fine_in_context", |p| Linear::new(p, config.merged_width(), l.width))?)
+                    }
                 },
                 language,
                 cell_px: v.cell_px,
                 per_side: v.fine_per_side,
+                merge: v.spatial_merge,
                 frequencies: v.position_frequencies,
             })
         })
@@ -243,15 +247,29 @@ impl Nano {
         let Some(project) = &self.fine_in_context else {
             return self.language.over_pictures(coarse, visible);
         };
-        let per_cell = self.per_side * self.per_side;
-        let all = Tensor::cat(&[coarse, &project.forward(fine)?], 1)?;
-        let (_, p, _) = coarse.dims3()?;
+        let merged = self.merged(fine)?;
+        let ((_, p, _), (_, m, _)) = (coarse.dims3()?, merged.dims3()?);
+        let per_cell = m / p.max(1);
+        let all = Tensor::cat(&[coarse, &project.forward(&merged)?], 1)?;
         let mut both = Vec::with_capacity(visible.len() * (1 + per_cell));
         for cells in visible.chunks(p) {
             both.extend_from_slice(cells);
             both.extend(cells.iter().flat_map(|v| std::iter::repeat_n(*v, per_cell)));
         }
         self.language.over_pictures(&all, both.into())
+    }
+
+    /// Squares of fine features side by side, `[S, P * E, Dv]` to `[S, P * E / m^2, m^2 * Dv]` for `m` merged along each side.
+    pub fn merged(&self, fine: &Tensor) -> Result<Tensor> {
+        let (m, n) = (self.merge, self.per_side);
+        if m == 1 {
+            return Ok(fine.clone());
+        }
+        let (s, entries, dv) = fine.dims3()?;
+        // A cell's entries lie row by row: rows of squares, rows in one, then its columns beside each other.
+        let split = fine.reshape(&[s * entries / (n * n) * (n / m), m, n / m, m * dv][..])?;
+        let together = split.transpose(1, 2)?.contiguous()?;
+        Ok(together.reshape((s, entries / (m * m), m * m * dv))?)
     }
 
     /// Position features of every cell (`per_side` 1) or fine feature, `[S, .., 4 * frequencies]`.
