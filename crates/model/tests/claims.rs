@@ -3,8 +3,8 @@
 
 use candle_core::{Device, IndexOp, Tensor, Var};
 use lare_model::cache::Cache;
-use lare_model::decoder::Rows;
 use lare_model::config::{Choice, Context, Memory, Scorer, Thinking};
+use lare_model::decoder::Rows;
 use lare_model::mask::Slots;
 use lare_model::reasoner::{Intervention, Scene};
 use lare_model::{Config, Init, Path, Prompts, Reasoner, Source, Views};

@@ -9,7 +9,7 @@ use crate::vars::dice;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
-use lare_data::scenes::Group;
+use lare_data::scenes::{Group, Object};
 use lare_data::suite::GroupRecipe;
 use lare_data::{Question, Region, Split, Suite, Task, Tokenizer, prompt};
 use lare_model::{Prompts, Reasoner, Views};
@@ -83,6 +83,8 @@ pub struct Batch {
     pub shrink: usize,
     /// What is in the pictures.
     pub groups: Arc<Vec<Group>>,
+    /// The word for each object of each picture; `None` for a tag on a page, which belongs to no object.
+    pub names: Vec<Vec<Option<u32>>>,
 }
 
 /// Drawn and, where the encoders are frozen, encoded pictures of one batch.
@@ -207,7 +209,10 @@ impl<'a> Feeder<'a> {
         let steps = rows.iter().map(|r| r.looks.min(stage.latent_steps)).collect();
         let pictures = self.pictures(drawn)?;
         let (small, groups) = (drawn.small.clone(), drawn.groups.clone());
-        Ok(Batch { pictures, rows, prompts, steps, small, shrink: self.config.model.semantic.shrink(), groups })
+        let name =
+            |object: &Object| (object.body.right > object.body.left).then(|| self.tokenizer.id(object.name)).flatten();
+        let names = groups.iter().map(|group| group.objects.iter().map(name).collect()).collect();
+        Ok(Batch { pictures, rows, prompts, steps, small, shrink: self.config.model.semantic.shrink(), groups, names })
     }
 
     fn pictures(&self, drawn: &Drawn) -> Result<Pictures> {

@@ -169,14 +169,23 @@ pub struct LossWeights {
     pub halt: f64,
     /// Cross-entropy of the words that each thought should name.
     pub read: f64,
+    /// Cross-entropy of the names of what stands in the picture, said by the coarse tokens.
+    pub name: f64,
 }
 
 impl LossWeights {
     /// Refuses weights that are none, and a stage without a term to train on: the term, what is expected, and the weight.
     fn validate(&self, objective: Objective) -> std::result::Result<(), (&'static str, &'static str, f64)> {
-        let Self { answer, align, rec, focus, halt, read } = *self;
-        let all =
-            [("answer", answer), ("align", align), ("rec", rec), ("focus", focus), ("halt", halt), ("read", read)];
+        let Self { answer, align, rec, focus, halt, read, name } = *self;
+        let all = [
+            ("answer", answer),
+            ("align", align),
+            ("rec", rec),
+            ("focus", focus),
+            ("halt", halt),
+            ("read", read),
+            ("name", name),
+        ];
         if let Some((term, weight)) = all.into_iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
             return Err((term, "0 or more", weight));
         }

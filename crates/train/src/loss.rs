@@ -11,8 +11,9 @@ use crate::order;
 use crate::reading::Readers;
 use crate::vars::normals;
 use candle_core::{Device, Tensor};
-use lare_data::tokenizer::{END, THINK_END};
+use lare_data::tokenizer::END;
 use lare_kernels as kernels;
+use lare_model::reasoner::Scene;
 use lare_model::semantic::{amplitudes, to_drawing};
 use lare_model::{Reasoner, Thread, Views};
 use rand::RngExt;
@@ -35,11 +36,13 @@ pub struct LossTerms {
     pub halt: Option<Tensor>,
     /// Cross-entropy of the words that a thought should name, nats per word.
     pub read: Option<Tensor>,
+    /// Cross-entropy of the names of the objects in the picture, nats per object.
+    pub name: Option<Tensor>,
 }
 
 impl LossTerms {
     /// Terms by name, with their weights.
-    pub fn named(&self, weights: &LossWeights) -> [(&'static str, &Option<Tensor>, f64); 6] {
+    pub fn named(&self, weights: &LossWeights) -> [(&'static str, &Option<Tensor>, f64); 7] {
         [
             ("answer", &self.answer, weights.answer),
             ("align", &self.align, weights.align),
@@ -47,6 +50,7 @@ impl LossTerms {
             ("focus", &self.focus, weights.focus),
             ("halt", &self.halt, weights.halt),
             ("read", &self.read, weights.read),
+            ("name", &self.name, weights.name),
         ]
     }
 
@@ -97,6 +101,9 @@ pub fn reason(model: &Reasoner, batch: &Batch, weights: &LossWeights, dice: &mut
     let mut terms = LossTerms { answer: Some(answer), focus: gaze, ..LossTerms::default() };
     if weights.halt > 0.0 {
         terms.halt = Some(halting::loss(&halt_logits, &batch.steps)?);
+    }
+    if weights.name > 0.0 {
+        terms.name = name(model, &scene, &batch)?;
     }
     let mut rec_of_another = None;
     if let Some(thoughts) = &thoughts {
@@ -174,16 +181,15 @@ pub fn answer_nats(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Resu
 /// The same from logits `[B, T, V]`.
 fn nats_of(logits: &Tensor, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
     let (b, t, v) = logits.dims3()?;
-    let targets: Vec<Option<u32>> =
-        batch.rows.iter().flat_map(|r| (1..=t).map(|i| r.answer.get(i).copied())).collect();
+    let targets: Vec<Option<u32>> = batch.rows.iter().flat_map(|r| (1..=t).map(|i| r.answer.get(i).copied())).collect();
     let logits = logits.reshape((b * t, v))?;
     let best: Vec<u32> = logits.detach().argmax(1)?.to_vec1()?;
-    let right = |((want, got), row): ((&[Option<u32>], &[u32]), &Row)| {
-        // Given true steps before it: an answer after steps that the model says itself is for evaluation to judge.
-        let said = row.answer.iter().rposition(|id| *id == THINK_END).unwrap_or(0);
-        want.iter().zip(got).skip(said).all(|(want, got)| want.is_none_or(|want| want == *got))
+    // Steps that are said count too: where every token is the most likely one after the true ones before it, the model says
+    // this text by itself.
+    let right = |(want, got): (&[Option<u32>], &[u32])| {
+        want.iter().zip(got).all(|(want, got)| want.is_none_or(|want| want == *got))
     };
-    let right = targets.chunks(t).zip(best.chunks(t)).zip(&batch.rows).map(right).collect();
+    let right = targets.chunks(t).zip(best.chunks(t)).map(right).collect();
     Ok((kernels::cross_entropy(&logits, &targets)?.reshape((b, t))?, right))
 }
 
@@ -263,6 +269,31 @@ fn read(model: &Reasoner, thoughts: &Thoughts, batch: &Batch) -> Result<Option<T
     let (n, s, v) = logits.dims3()?;
     let nats = kernels::cross_entropy(&logits.reshape((n * s, v))?, &targets)?;
     Ok(Some((nats.sum_all()? / count as f64)?))
+}
+
+/// Cross-entropy of each object's name, said by the last hidden state of the coarse token at its centre as if it were the
+/// next word; `None` in pictures without objects.
+fn name(model: &Reasoner, scene: &Scene, batch: &Batch) -> Result<Option<Tensor>> {
+    let (_, all, d) = scene.prefix.hidden.dims3()?;
+    let cell = model.config().vision.cell_px;
+    let (mut places, mut names) = (Vec::new(), Vec::new());
+    for (picture, (group, grid)) in batch.groups.iter().zip(&scene.grids).enumerate() {
+        for (object, name) in group.objects.iter().zip(&batch.names[picture]) {
+            let at = |from: f32, to: f32, most: usize| (((from + to) / 2.0) as usize / cell).min(most - 1);
+            let body = &object.body;
+            let (row, col) = (at(body.top, body.bottom, grid.rows), at(body.left, body.right, grid.cols));
+            places.push((picture * all + row * grid.cols + col) as u32);
+            names.push(*name);
+        }
+    }
+    let count = names.iter().flatten().count();
+    if count == 0 {
+        return Ok(None);
+    }
+    let hidden = scene.prefix.hidden.reshape(((), d))?;
+    let index = Tensor::from_vec(places, names.len(), hidden.device())?;
+    let logits = model.backbone.language.logits(&hidden.index_select(&index, 0)?)?;
+    Ok(Some((kernels::cross_entropy(&logits, &names)?.sum_all()? / count as f64)?))
 }
 
 /// For each step of each row, whether the thought names all that its step of the rationale reads.

@@ -322,10 +322,10 @@ fn impossible_values_in_a_run_config_are_named() {
         ("name = \"tiny\"", "name = \"../up\"", "name"),
         ("name = \"tiny\"", "name = \".hidden\"", "name"),
         ("name = \"tiny\"", "name = \"\"", "name"),
-        ("halt = 0.0, read = 1.0 }", "halt = 0.0, read = 0.0 }", "stages[0].loss.read"),
+        ("halt = 0.0, read = 1.0,", "halt = 0.0, read = 0.0,", "stages[0].loss.read"),
         ("answer = 1.0, align = 0.1", "answer = nan, align = 0.1", "stages[1].loss.answer"),
         ("answer = 1.0, align = 0.1", "answer = -1.0, align = 0.1", "stages[1].loss.answer"),
-        ("halt = 1.0, read = 0.0 }", "halt = 0.0, read = 0.0 }", "stages[3].loss.halt"),
+        ("halt = 1.0, read = 0.0,", "halt = 0.0, read = 0.0,", "stages[3].loss.halt"),
         ("looks = [1, 2]", "looks = [1, 2]\nquestions_per_picture = 3", "stages[0].mix.questions_per_picture"),
         ("looks = [1, 2]", "looks = [1, 2]\nquestions_per_picture = 0", "stages[0].mix.questions_per_picture"),
     ];
@@ -355,6 +355,7 @@ fn weights_of(term: &str) -> LossWeights {
         focus: on("focus"),
         halt: on("halt"),
         read: on("read"),
+        name: on("name"),
     }
 }
 
@@ -399,6 +400,8 @@ fn every_loss_term_has_the_gradient_that_finite_differences_give() {
         ("halt", "refocus.halt.bias"),
         ("read", "semantic.read.weight"),
         ("read", "vision.fine_position.weight"),
+        ("name", "vision.coarse_position.weight"),
+        ("name", "language.embedding"),
     ];
     fits_finite_differences(&tiny(), &cases);
     // A step as a thought that does not look, then two in words: both are held to their regions by attention.
@@ -526,7 +529,7 @@ fn the_control_of_rec_needs_another_picture_and_has_another_value() {
 fn the_total_is_the_weighted_sum_of_the_terms() {
     let scalar = |x: f32| Some(Tensor::new(x, &Device::Cpu).unwrap());
     let terms = LossTerms { answer: scalar(2.0), focus: scalar(3.0), read: scalar(5.0), ..LossTerms::default() };
-    let weights = LossWeights { answer: 1.0, align: 9.0, rec: 9.0, focus: 0.5, halt: 9.0, read: 0.1 };
+    let weights = LossWeights { answer: 1.0, align: 9.0, rec: 9.0, focus: 0.5, halt: 9.0, read: 0.1, name: 9.0 };
     let total = terms.total(&weights).unwrap().to_scalar::<f32>().unwrap();
     assert!((total - 4.0).abs() < 1e-6, "{total}");
 }
