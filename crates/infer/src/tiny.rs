@@ -18,7 +18,9 @@ impl Source for Random {
             Init::Zeros => vec![0.0; count],
             Init::Ones => vec![1.0; count],
             Init::Constant(value) => vec![value as f32; count],
-            Init::Normal(std) => normals(seed, count).into_iter().map(|x| x * std as f32).collect(),
+            Init::Normal(std) | Init::Identity(std) => {
+                normals(seed, count).into_iter().map(|x| x * std as f32).collect()
+            }
         };
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }

@@ -24,6 +24,12 @@ impl Linear {
         Ok(Self { weight: path.get("weight", &[outputs, inputs], init)?, bias: None })
     }
 
+    /// The first `inputs` outputs start as the input itself, the others as those of [`Linear::new`].
+    pub fn beginning_with_identity(path: Path, inputs: usize, outputs: usize) -> Result<Self> {
+        let init = Init::Identity((1.0 / inputs as f64).sqrt());
+        Ok(Self { weight: path.get("weight", &[outputs, inputs], init)?, bias: None })
+    }
+
     /// With a bias that starts at `value`.
     pub fn biased(self, path: Path, value: f64) -> Result<Self> {
         let (outputs, _) = self.weight.dims2()?;

@@ -52,7 +52,8 @@ impl Semantic {
             picture: project("picture", config.fine_width())?,
             text: project("text", d)?,
             log_temperature: path.get("log_temperature", &[1], Init::Constant(0.07f64.ln()))?,
-            read: path.at("read", |p| Linear::new(p, d, s.read_slots * d))?,
+            // A thought begins as the embedding of the first word it names: the decoder can say it as it says any word.
+            read: path.at("read", |p| Linear::beginning_with_identity(p, d, s.read_slots * d))?,
             denoiser: path.at("denoiser", |p| Denoiser::new(p, d, s))?,
             read_slots: s.read_slots,
         })

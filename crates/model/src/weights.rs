@@ -23,6 +23,8 @@ pub enum Init {
     Constant(f64),
     /// Normal with this standard deviation.
     Normal(f64),
+    /// Of a matrix `[O, I]` with `I` at most `O`: the identity in its first `I` rows, normal with this standard deviation below.
+    Identity(f64),
 }
 
 /// One parameter: its module path, shape and start.

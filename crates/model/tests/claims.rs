@@ -49,7 +49,7 @@ impl Source for Weights {
             Init::Zeros => (0.0, 0.05),
             Init::Ones => (1.0, 0.1),
             Init::Constant(value) => (value as f32, 0.05),
-            Init::Normal(std) => (0.0, std as f32),
+            Init::Normal(std) | Init::Identity(std) => (0.0, std as f32),
         };
         let values: Vec<f32> = noise(seed, shape.iter().product()).iter().map(|x| centre + spread * x).collect();
         let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;

@@ -62,8 +62,7 @@ impl Source for Vars {
         let var = match known {
             Some(var) => var,
             None => {
-                let count = shape.iter().product();
-                let values = start(self.seed, name, count, init);
+                let values = start(self.seed, name, shape, init);
                 let var = Var::from_tensor(&Tensor::from_vec(values, shape, &self.device)?)?;
                 self.vars.borrow_mut().insert(name.into(), var.clone());
                 var
@@ -103,7 +102,8 @@ pub fn normals(dice: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
     values
 }
 
-fn start(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
+fn start(seed: u64, name: &str, shape: &[usize], init: Init) -> Vec<f32> {
+    let count = shape.iter().product();
     match init {
         Init::Zeros => vec![0.0; count],
         Init::Ones => vec![1.0; count],
@@ -111,6 +111,14 @@ fn start(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
         Init::Normal(std) => {
             let mut dice = dice(seed, name, 0);
             normals(&mut dice, count).into_iter().map(|x| x * std as f32).collect()
+        }
+        Init::Identity(std) => {
+            let inputs = shape.last().copied().unwrap_or(0);
+            let mut values = start(seed, name, shape, Init::Normal(std));
+            for (i, value) in values.iter_mut().enumerate().take(inputs * inputs) {
+                *value = if i / inputs == i % inputs { 1.0 } else { 0.0 };
+            }
+            values
         }
     }
 }
@@ -143,4 +151,16 @@ pub fn read_tensors(bytes: &[u8], path: &std::path::Path, device: &Device) -> Re
         tensors.insert(name, tensor.to_dtype(DType::F32)?);
     }
     Ok(tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_that_begins_with_the_identity_is_random_below_it() {
+        let values = start(1, "read", &[4, 2], Init::Identity(0.5));
+        assert_eq!(values[..4], [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(values[4..], start(1, "read", &[4, 2], Init::Normal(0.5))[4..]);
+    }
 }
