@@ -72,8 +72,8 @@ impl<'a> Step<'a> {
             gate_mean: focus.gate_mean.to_vec1()?,
             halt,
             thoughts: focus.thought.to_vec2()?,
-            nearest: reasoner.nearest_words(&focus.thought)?.to_vec2()?,
-            named: reasoner.semantic.words(&focus.thought, language.embedding())?.to_vec3()?,
+            nearest: reasoner.nearest_words(focus.holds())?.to_vec2()?,
+            named: reasoner.semantic.words(focus.holds(), language.embedding())?.to_vec3()?,
             embedding_rms: language.embedding_rms()?,
             time_ms,
         })

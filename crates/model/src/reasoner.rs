@@ -187,6 +187,9 @@ impl Reasoner {
         let run = language.over_slots(&x, &real, &mut thread.cache, self.rows_of_a_step())?;
         let next = run.hidden.i((.., x.dim(1)? - 1))?.contiguous()?;
         thread.hidden = keep_stopped(thinking, &next, &thread.hidden)?;
+        if self.config.refocus.thinking == Thinking::Splice {
+            focus.after = Some(thread.hidden.clone());
+        }
         thread.rows = self.over_cells(run.rows, scene.look.patches())?;
         for (row, _) in thinking.iter().enumerate().filter(|(_, t)| **t) {
             thread.steps_of_row[row] += 1;

@@ -78,6 +78,8 @@ pub struct Focus {
     pub chosen: Vec<Vec<u32>>,
     /// `z` before it is scaled down to an embedding's norm: mean square 1, `[B, D]`.
     pub thought: Tensor,
+    /// For [`Thinking::Splice`], whose `z` is from before the look, the hidden state after it, `[B, D]`.
+    pub after: Option<Tensor>,
     /// Mean of `g`, `[B]`: 0 is all `h`, 1 is all `u`.
     pub gate_mean: Tensor,
     /// What enters the context before the thought.
@@ -100,6 +102,13 @@ enum Thinker {
     Hidden,
     Constant(Tensor), // [max_steps, D]
     Splice(Linear),   // the memory's width to D
+}
+
+impl Focus {
+    /// What is to hold what the step read: the thought, or the state after a look that came behind it. `[B, D]`.
+    pub fn holds(&self) -> &Tensor {
+        self.after.as_ref().unwrap_or(&self.thought)
+    }
 }
 
 impl Look {
@@ -258,7 +267,7 @@ impl Refocus {
             }
             _ => (now.hidden.clone(), nothing(now)?, splice(look, &reading)?),
         };
-        Ok(Focus { log_scores, chosen, thought: self.scaled(&mixed)?, gate_mean, spliced })
+        Ok(Focus { log_scores, chosen, thought: self.scaled(&mixed)?, after: None, gate_mean, spliced })
     }
 
     /// Where positions that said something attended, over the picture alone: `log s`, `[B, T, P]`.
@@ -300,6 +309,7 @@ impl Refocus {
             log_scores,
             chosen: vec![Vec::new(); b],
             thought: self.scaled(&thought)?,
+            after: None,
             gate_mean: nothing(now)?,
             spliced: None,
         })

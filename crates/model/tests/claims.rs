@@ -542,6 +542,26 @@ fn what_is_spliced_in_takes_positions_and_what_is_not_takes_none() {
 }
 
 #[test]
+fn what_a_spliced_look_read_is_in_the_state_after_it_and_not_in_the_thought_before() {
+    for thinking in [Thinking::Splice, Thinking::Refocus] {
+        let mut config = tiny();
+        (config.refocus.thinking, config.language.max_positions) = (thinking, 512);
+        let model = model(&config);
+        let scene = scene(&model, &[pixels(1, 128, 128)]);
+        let thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
+        let reading = |patch: u32| {
+            let mut thread = thread.clone();
+            let change = Intervention { patches: &[Some(vec![patch])], ..Intervention::default() };
+            model.step(&scene, &mut thread, &[true], change).unwrap();
+            thread.steps[0].clone()
+        };
+        let (one, other) = (reading(0), reading(3));
+        assert!(farthest(one.holds(), other.holds()) > 1e-3, "{thinking:?}");
+        assert_eq!(farthest(&one.thought, &other.thought) == 0.0, thinking == Thinking::Splice);
+    }
+}
+
+#[test]
 fn merged_features_are_neighbours_in_the_picture() {
     let mut config = tiny();
     config.vision.spatial_merge = 2;

@@ -75,8 +75,10 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Token ids of the questions.
     pub prompts: Prompts,
-    /// Latent steps of each row.
+    /// Latent steps of each row that its rationale has.
     pub steps: Vec<usize>,
+    /// Latent steps that each row takes after those.
+    pub spare: Vec<usize>,
     /// The smaller pictures from which drawings are cut.
     pub small: Arc<Vec<Small>>,
     /// How many times smaller they are.
@@ -85,6 +87,13 @@ pub struct Batch {
     pub groups: Arc<Vec<Group>>,
     /// The word for each object of each picture; `None` for a tag on a page, which belongs to no object.
     pub names: Vec<Vec<Option<u32>>>,
+}
+
+impl Batch {
+    /// Latent steps that each row takes, spare ones included.
+    pub fn taken(&self) -> Vec<usize> {
+        self.steps.iter().zip(&self.spare).map(|(steps, spare)| steps + spare).collect()
+    }
 }
 
 /// Drawn and, where the encoders are frozen, encoded pictures of one batch.
@@ -133,7 +142,12 @@ impl<'a> Feeder<'a> {
         let Some(drawn) = drawn else {
             return Err(Error::Recipe { stage: kind.name.clone(), reason: "the block has no such batch".into() });
         };
-        self.assemble(kind, drawn, pass)
+        let mut batch = self.assemble(kind, drawn, pass)?;
+        let mut dice = dice(self.config.seed, &format!("spare steps of stage {stage}"), index as u64);
+        let most = self.config.model.refocus.max_steps;
+        batch.spare =
+            batch.steps.iter().map(|steps| dice.random_range(0..=kind.spare_steps.min(most - steps))).collect();
+        Ok(batch)
     }
 
     /// Pictures and questions for validation: `pictures` of them, the same in every stage that asks for this mix.
@@ -207,12 +221,14 @@ impl<'a> Feeder<'a> {
         let prompts =
             Prompts { ids: rows.iter().map(|r| r.prompt.clone()).collect(), picture_of_row: picture_of_row.into() };
         let steps = rows.iter().map(|r| r.looks.min(stage.latent_steps)).collect();
+        let spare = vec![0; rows.len()];
         let pictures = self.pictures(drawn)?;
         let (small, groups) = (drawn.small.clone(), drawn.groups.clone());
         let name =
             |object: &Object| (object.body.right > object.body.left).then(|| self.tokenizer.id(object.name)).flatten();
         let names = groups.iter().map(|group| group.objects.iter().map(name).collect()).collect();
-        Ok(Batch { pictures, rows, prompts, steps, small, shrink: self.config.model.semantic.shrink(), groups, names })
+        let shrink = self.config.model.semantic.shrink();
+        Ok(Batch { pictures, rows, prompts, steps, spare, small, shrink, groups, names })
     }
 
     fn pictures(&self, drawn: &Drawn) -> Result<Pictures> {

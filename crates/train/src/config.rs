@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use lare_data::Task;
+use lare_model::config::Scorer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -124,6 +125,10 @@ pub struct Stage {
     pub accumulate: usize,
     /// Latent steps in place of the rationale: the first so many steps of each rationale, at most all.
     pub latent_steps: usize,
+    /// A row takes up to so many latent steps more than that, as many as the dice say and the model has: the answer is to survive
+    /// them and the halting head to stop before. Nothing else is asked of them. Validation takes none.
+    #[serde(default)]
+    pub spare_steps: usize,
     /// Whether the steps of the rationale that are not latent are said as text before the answer.
     pub say_rest: bool,
     /// Weights of the terms.
@@ -303,8 +308,10 @@ impl Config {
             let expected = "false, or a model with model.language.says_steps = true: another never says a step";
             return fail(field("say_rest"), expected, "true".into());
         }
-        if stage.loss.focus > 0.0 && !self.model.refocus.thinking.looks() {
-            let expected = "0: model.refocus.thinking is of a kind that does not look";
+        let refocus = &self.model.refocus;
+        if stage.loss.focus > 0.0 && !refocus.thinking.looks() && refocus.scorer == Scorer::DotProduct {
+            let expected =
+                "0: model.refocus.thinking is of a kind that does not look, and model.refocus.scorer is no attention";
             return fail(field("loss.focus"), expected, stage.loss.focus.to_string());
         }
         let counts = [

@@ -24,12 +24,13 @@ pub fn think(model: &Reasoner, scene: &Scene, thread: &mut Thread, steps: &[usiz
     Ok(Tensor::stack(&logits, 0)?)
 }
 
-/// Mean binary cross-entropy in nats over the states before each row's looks and after the last.
+/// Mean binary cross-entropy in nats over the states before each row's looks, after the last, and after each spare step.
 ///
-/// - `logits`: `[K + 1, B]`, as [`think`] gives them
-pub fn loss(logits: &Tensor, steps: &[usize]) -> Result<Tensor> {
+/// - `logits`: `[K + 1, B]`, as [`think`] gives them for the steps in `taken`
+/// - `looks`, `taken`: `[B]`; at the first the head should stop, at the second it is asked for the last time
+pub fn loss(logits: &Tensor, looks: &[usize], taken: &[usize]) -> Result<Tensor> {
     let (states, _) = logits.dims2()?;
-    let (stop, counted) = targets(steps, states - 1);
+    let (stop, counted) = targets(looks, taken, states - 1);
     let count: f32 = counted.iter().sum();
     let stop = Tensor::from_vec(stop, logits.shape(), logits.device())?;
     let counted = Tensor::from_vec(counted, logits.shape(), logits.device())?;
@@ -39,10 +40,12 @@ pub fn loss(logits: &Tensor, steps: &[usize]) -> Result<Tensor> {
 }
 
 /// `[K + 1, B]` each: 1 where stopping is right, and 1 where a row still thinks or has just stopped.
-fn targets(looks: &[usize], most: usize) -> (Vec<f32>, Vec<f32>) {
-    let states = || (0..=most).flat_map(|k| looks.iter().map(move |looks| (k, *looks)));
-    let one_if = |yes: bool| if yes { 1.0 } else { 0.0 };
-    (states().map(|(k, looks)| one_if(k == looks)).collect(), states().map(|(k, looks)| one_if(k <= looks)).collect())
+fn targets(looks: &[usize], taken: &[usize], most: usize) -> (Vec<f32>, Vec<f32>) {
+    let at_each = |times: &[usize], holds: fn(usize, usize) -> bool| {
+        let one_if = |yes: bool| if yes { 1.0 } else { 0.0 };
+        (0..=most).flat_map(|k| times.iter().map(move |time| one_if(holds(k, *time)))).collect()
+    };
+    (at_each(looks, |k, looks| k >= looks), at_each(taken, |k, taken| k <= taken))
 }
 
 #[cfg(test)]
@@ -51,8 +54,16 @@ mod tests {
 
     #[test]
     fn a_row_goes_on_until_its_looks_are_done_and_does_not_count_afterwards() {
-        let (stop, counted) = targets(&[2, 0, 1], 2);
-        assert_eq!(stop, [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+        let (stop, counted) = targets(&[2, 0, 1], &[2, 0, 1], 2);
+        let asked = |stop: &[f32]| stop.iter().zip(&counted).map(|(s, c)| s * c).collect::<Vec<_>>();
+        assert_eq!(asked(&stop), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
         assert_eq!(counted, [1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn after_each_spare_step_it_is_asked_to_stop_again() {
+        let (stop, counted) = targets(&[1, 0], &[2, 2], 2);
+        assert_eq!(stop, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(counted, [1.0; 6]);
     }
 }

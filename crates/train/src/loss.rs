@@ -85,7 +85,7 @@ pub fn reason(model: &Reasoner, batch: &Batch, weights: &LossWeights, dice: &mut
     let views = views_of(model, batch)?;
     let scene = model.look(&views)?;
     let mut thread = model.prompt(&scene, &batch.prompts)?;
-    let halt_logits = halting::think(model, &scene, &mut thread, &batch.steps)?;
+    let halt_logits = halting::think(model, &scene, &mut thread, &batch.taken())?;
     let after_steps = thread.clone();
     let gazes = weights.focus > 0.0 && model.attends() && batch.rows.iter().any(|row| !row.gaze.is_empty());
     let (answer, right, gaze) = if gazes {
@@ -100,7 +100,7 @@ pub fn reason(model: &Reasoner, batch: &Batch, weights: &LossWeights, dice: &mut
     let thoughts = Thoughts::gather(&after_steps, &batch)?;
     let mut terms = LossTerms { answer: Some(answer), focus: gaze, ..LossTerms::default() };
     if weights.halt > 0.0 {
-        terms.halt = Some(halting::loss(&halt_logits, &batch.steps)?);
+        terms.halt = Some(halting::loss(&halt_logits, &batch.steps, &batch.taken())?);
     }
     if weights.name > 0.0 {
         terms.name = name(model, &scene, &batch)?;
@@ -145,8 +145,8 @@ pub fn halt(model: &Reasoner, batch: &Batch) -> Result<LossTerms> {
     let views = views_of(model, batch)?;
     let scene = model.look(&views)?;
     let mut thread = model.prompt(&scene, &batch.prompts)?;
-    let logits = halting::think(model, &scene, &mut thread, &batch.steps)?;
-    Ok(LossTerms { halt: Some(halting::loss(&logits, &batch.steps)?), ..LossTerms::default() })
+    let logits = halting::think(model, &scene, &mut thread, &batch.taken())?;
+    Ok(LossTerms { halt: Some(halting::loss(&logits, &batch.steps, &batch.taken())?), ..LossTerms::default() })
 }
 
 /// What the encoders see, now or, while they are frozen, once.
@@ -209,7 +209,7 @@ impl Thoughts {
         if origin.is_empty() {
             return Ok(None);
         }
-        let all: Vec<&Tensor> = thread.steps.iter().map(|s| &s.thought).collect();
+        let all: Vec<&Tensor> = thread.steps.iter().map(|s| s.holds()).collect();
         let index: Vec<u32> = origin.iter().map(|(row, k)| (k * b + row) as u32).collect();
         let all = Tensor::cat(&all, 0)?; // [K * B, D]
         let values = all.index_select(&Tensor::from_vec(index, origin.len(), all.device())?, 0)?;
@@ -323,7 +323,7 @@ fn align(model: &Reasoner, thread: &Thread, views: &Views, batch: &Batch) -> Res
             if batch.steps[row] > k { 1.0 / batch.steps[row] as f32 } else { 0.0 }
         };
         let shares = Tensor::from_vec((0..b).map(share).collect::<Vec<f32>>(), (b, 1), device)?;
-        let part = step.thought.broadcast_mul(&shares)?;
+        let part = step.holds().broadcast_mul(&shares)?;
         pooled = Some(match pooled {
             None => part,
             Some(sum) => (sum + part)?,

@@ -329,6 +329,11 @@ fn impossible_values_in_a_run_config_are_named() {
         ("looks = [1, 2]", "looks = [1, 2]\nquestions_per_picture = 3", "stages[0].mix.questions_per_picture"),
         ("looks = [1, 2]", "looks = [1, 2]\nquestions_per_picture = 0", "stages[0].mix.questions_per_picture"),
     ];
+    let hidden = |text: &str| text.replacen("thinking = \"refocus\"", "thinking = \"hidden\"", 1);
+    let text = hidden(include_str!("tiny.toml"));
+    let message = Config::from_toml(&text, "x.toml").unwrap_err().to_string();
+    assert!(message.contains("stages[1].loss.focus") && message.contains("model.refocus.scorer"), "{message}");
+    Config::from_toml(&text.replacen("dot_product", "weighted_attention", 1), "x.toml").unwrap();
     for (old, new, field) in cases {
         let message = refused(old, new);
         assert!(message.starts_with(&format!("`{field}` in x.toml is not usable")), "{new}: {message}");
@@ -508,6 +513,28 @@ fn thoughts_of_any_order_are_held_to_what_they_took_and_words_that_are_said_stay
         }
         assert!(moved > 0, "no row had another order: the test shows nothing");
     }
+}
+
+#[test]
+fn spare_steps_are_taken_and_nothing_but_the_answer_and_halting_depends_on_them() {
+    let mut config = asking(Task::Hop, 3);
+    config.stages[1].spare_steps = 9; // more than the model has
+    let vars = Vars::new(9, Device::Cpu);
+    let spared = setup(&config, &vars);
+    let most = config.model.refocus.max_steps;
+    assert!(spared.steps.iter().all(|steps| *steps == 3));
+    assert!(spared.spare.iter().any(|spare| *spare > 0) && spared.taken().iter().all(|taken| *taken <= most));
+    let plain = Batch { spare: vec![0; spared.rows.len()], ..spared.clone() };
+    for (name, same) in
+        [("focus", true), ("read", true), ("align", true), ("rec", true), ("answer", false), ("halt", false)]
+    {
+        let values = [&plain, &spared].map(|batch| term(&config, &vars, batch, name).to_scalar::<f32>().unwrap());
+        assert_eq!((values[0] - values[1]).abs() < 1e-5, same, "{name}: {values:?}");
+    }
+    let feeder = Feeder::new(&config, &SUITE, &TOKENIZER.0, Device::Cpu);
+    let model = Reasoner::new(&config.model, Module::root(&vars)).unwrap();
+    let validation = feeder.validation(1, &config.stages[1].mix[0], &model, 0).unwrap();
+    assert!(validation.spare.iter().all(|spare| *spare == 0));
 }
 
 #[test]
