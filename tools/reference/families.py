@@ -27,10 +27,11 @@ and for each prompt (PROMPTS and TEXT_PROMPTS below), T tokens, R of them with l
     PROMPT.positions        [3, T] i64   M-RoPE: time, height, width; [T] where the family has plain positions
     PROMPT.vision           [N, D] f32   features that take the place of image tokens, in order
     PROMPT.deepstack.J      [N, D] f32   Qwen3-VL: what is added to the image tokens after decoder layer J
-    PROMPT.vision_hidden.J  f32          input of vision block J, J = depth: output of the last; Qwen2.5-VL: window order
+    PROMPT.vision_hidden.J  f32          input of vision block J, J = depth: output of the last; Qwen: [patches, Dv], of
+                                         Qwen2.5-VL in window order; SmolVLM: [tiles, patches, Dv]
     PROMPT.hidden.J         [T, D] f32   input of decoder layer J (Qwen3-VL: deepstack added); J = L: before the last norm
     PROMPT.attention_row.J  [H, T] f32   attention of the last position in decoder layer J
-    PROMPT.logits           [R, V] f32   of the last R positions; R = T unless the case is committed
+    PROMPT.logits           [R, V] f32   of the last R positions; R = T, but LOGIT_ROWS in committed cases except `text`
     PROMPT.greedy           [64] i64     what greedy decoding appends, end of text ignored
 
 `batch` is two prompts, left-padded: a first axis of 2 (positions [3, 2, T]), `batch.mask` [2, T] u8, zeros at padding;
@@ -44,8 +45,11 @@ a picture as 3 5..5 4. SmolVLM: each row of tiles as (7 <row_r_col_c> 5..5) per 
 picture that is not split: 7 8 5..5 7.
 
 Image processors are those AutoImageProcessor picks where torchvision is installed: Qwen2VLImageProcessor (bicubic) and
-SmolVLMImageProcessor or Idefics3ImageProcessor (Lanczos), antialiased, on uint8, one rounding after each of the two
-passes. --check prints how far the PIL variant is on these pictures: PIL_MEASURED
+SmolVLMImageProcessor or Idefics3ImageProcessor (Lanczos), antialiased, on uint8: the horizontal pass first, then the
+vertical one, each with weights of 16 bits and rounded to uint8. The PIL variant is not the same. Measured on these
+pictures with Pillow 13: mostly within 1 level of 255 and at most 2, from its finer weights; up to 14 levels (0.21 in
+Qwen2.5-VL's pixel_values) where it takes the vertical pass first, which it does for some sizes. --check prints the
+largest difference of each case.
 """
 
 import argparse
@@ -64,8 +68,8 @@ from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoModelForI
 PAD, BOS, EOS, VISION_START, VISION_END, IMAGE, VIDEO, FAKE, GLOBAL, NEWLINE, TILE, TEXT = *range(11), 64
 VOCABULARY, GREEDY, MARGIN, LOGIT_ROWS = 320, 64, 1e-3, 2
 
-# Height and width. The last differs: at a factor of 8, 20 x 28 meets a half in smart_resize and needs its even rounding;
-# SmolVLM takes its last picture with do_image_splitting switched.
+# Height and width. The last differs: at a factor of 8, both sides of 20 x 28 are a half in smart_resize, which rounds to
+# even; SmolVLM takes its last picture with do_image_splitting switched.
 PICTURES = [(60, 60), (43, 88), (76, 34), (9, 7)]
 LAST_OF_QWEN, LAST_OF_SMOLVLM = (20, 28), (50, 64)
 PROMPTS = {"square": [0], "wide": [1], "tall": [2], "tiny": [3], "two": [1, 4], "text": []}
@@ -272,13 +276,15 @@ def old_config(case, config):
     if not case.vision:
         return old_text_config(config)
     config["torch_dtype"] = config.pop("dtype")
+    config.pop("_pad_token_id", None)
     vision = config["vision_config"]
-    vision.pop("rope_parameters", None)
+    for key in ("rope_parameters", "dtype"):
+        vision.pop(key, None)
     text = config["text_config"] = old_text_config(config["text_config"])
+    text.pop("torch_dtype", None)
     if case.family == "qwen2_5_vl":
         # Released flat: what is now in text_config stood beside vision_config.
         del config["text_config"], text["model_type"]
-        text.pop("torch_dtype", None)
         text["rope_scaling"]["type"] = "mrope"
         del text["rope_scaling"]["rope_type"]
         vision["in_chans"], vision["spatial_patch_size"] = vision.pop("in_channels"), vision["patch_size"]
@@ -549,10 +555,12 @@ def check(folder, name, case):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path)
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES])
+    parser.add_argument("cases", nargs="*")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
+    if unknown := [name for name in given.cases if name not in CASES]:
+        parser.error(f"no case is called {unknown[0]}; --list names them")
     if given.list or not given.out:
         for name, case in CASES.items():
             print(name + (" (committed)" if case.committed else ""))
