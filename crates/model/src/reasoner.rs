@@ -227,8 +227,11 @@ impl Reasoner {
     /// # Errors
     /// [`Error::Arguments`] for the scorer `dot_product`, which has no attention.
     pub fn say_attending(&self, scene: &Scene, thread: &mut Thread, ids: &[Vec<u32>]) -> Result<(Tensor, Tensor)> {
-        let wanted = if self.attends() { Rows::OverPicture } else { Rows::None };
-        let (logits, rows) = self.append(thread, ids, wanted)?;
+        if !self.attends() {
+            let (expected, got) = ("those of a scorer that attends".into(), "none with `dot_product`".into());
+            return Err(Error::Arguments { what: "attention rows", expected, got });
+        }
+        let (logits, rows) = self.append(thread, ids, Rows::OverPicture)?;
         Ok((logits, self.refocus.log_attended(&self.over_cells(rows, scene.look.patches())?)?))
     }
 

@@ -272,17 +272,11 @@ impl Refocus {
 
     /// Where positions that said something attended, over the picture alone: `log s`, `[B, T, P]`.
     ///
-    /// - `rows`: per layer `[B, T, H, P]`
-    ///
-    /// # Errors
-    /// [`Error::Arguments`] without rows, that is, with `dot_product`.
+    /// - `rows`: per layer `[B, T, H, P]`, at least one
     pub fn log_attended(&self, rows: &[Tensor]) -> Result<Tensor> {
-        let Some((b, t, h, p)) = rows.first().map(Tensor::dims4).transpose()? else {
-            let (expected, got) = ("those of a scorer that attends".into(), "none".into());
-            return Err(Error::Arguments { what: "attention rows", expected, got });
-        };
-        let flat = rows.iter().map(|row| Ok(row.reshape((b * t, h, p))?)).collect::<Result<Vec<_>>>()?;
-        let scores = self.mean_attention(&flat)?;
+        let all = Tensor::cat(rows, 2)?;
+        let (b, t, maps, p) = all.dims4()?;
+        let scores = self.mean_attention(&[all.reshape((b * t, maps, p))?])?;
         Ok((scores + LEAST_SCORE)?.log()?.reshape((b, t, p))?)
     }
 

@@ -8,7 +8,7 @@ use crate::batch::{Batch, Pictures, Row};
 use crate::config::LossWeights;
 use crate::halting;
 use crate::order;
-use crate::reading::Readers;
+use crate::reading::{Readers, cell_at};
 use crate::vars::normals;
 use candle_core::{Device, Tensor};
 use lare_data::tokenizer::END;
@@ -88,14 +88,14 @@ pub fn reason(model: &Reasoner, batch: &Batch, weights: &LossWeights, dice: &mut
     let halt_logits = halting::think(model, &scene, &mut thread, &batch.taken())?;
     let after_steps = thread.clone();
     let gazes = weights.focus > 0.0 && model.attends() && batch.rows.iter().any(|row| !row.gaze.is_empty());
-    let (answer, right, gaze) = if gazes {
+    let (logits, gaze) = if gazes {
         let (logits, attended) = model.say_attending(&scene, &mut thread, &fed(batch))?;
-        let (nats, right) = nats_of(&logits, batch)?;
-        (per_token(&nats, batch)?, right, Some(gaze(&attended, batch)?))
+        (logits, Some(gaze(&attended, batch)?))
     } else {
-        let (answer, right) = answer(model, &mut thread, batch)?;
-        (answer, right, None)
+        (model.say(&mut thread, &fed(batch))?, None)
     };
+    let (nats, right) = nats_of(&logits, batch)?;
+    let answer = per_token(&nats, batch)?;
     let batch = order::as_taken(batch, &after_steps)?;
     let thoughts = Thoughts::gather(&after_steps, &batch)?;
     let mut terms = LossTerms { answer: Some(answer), focus: gaze, ..LossTerms::default() };
@@ -157,12 +157,7 @@ fn views_of(model: &Reasoner, batch: &Batch) -> Result<Views> {
     })
 }
 
-/// Cross-entropy of the answer, and which rows have every token right.
-fn answer(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
-    let (nats, right) = answer_nats(model, thread, batch)?;
-    Ok((per_token(&nats, batch)?, right))
-}
-
+/// The mean over supervised tokens.
 fn per_token(nats: &Tensor, batch: &Batch) -> Result<Tensor> {
     let supervised: usize = batch.rows.iter().map(|r| r.answer.len() - 1).sum();
     Ok((nats.sum_all()? / supervised.max(1) as f64)?)
@@ -173,12 +168,8 @@ fn fed(batch: &Batch) -> Vec<Vec<u32>> {
     batch.rows.iter().map(|r| r.answer[..r.answer.len() - 1].to_vec()).collect()
 }
 
-/// Nats of each answer token, `[B, T]` with zeros behind shorter answers, and which rows have every token right.
-pub fn answer_nats(model: &Reasoner, thread: &mut Thread, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
-    nats_of(&model.say(thread, &fed(batch))?, batch)
-}
-
-/// The same from logits `[B, T, V]`.
+/// From logits `[B, T, V]` the nats of each answer token, `[B, T]` with zeros behind shorter answers, and which rows have every
+/// token right.
 fn nats_of(logits: &Tensor, batch: &Batch) -> Result<(Tensor, Vec<bool>)> {
     let (b, t, v) = logits.dims3()?;
     let targets: Vec<Option<u32>> = batch.rows.iter().flat_map(|r| (1..=t).map(|i| r.answer.get(i).copied())).collect();
@@ -279,10 +270,7 @@ fn name(model: &Reasoner, scene: &Scene, batch: &Batch) -> Result<Option<Tensor>
     let (mut places, mut names) = (Vec::new(), Vec::new());
     for (picture, (group, grid)) in batch.groups.iter().zip(&scene.grids).enumerate() {
         for (object, name) in group.objects.iter().zip(&batch.names[picture]) {
-            let at = |from: f32, to: f32, most: usize| (((from + to) / 2.0) as usize / cell).min(most - 1);
-            let body = &object.body;
-            let (row, col) = (at(body.top, body.bottom, grid.rows), at(body.left, body.right, grid.cols));
-            places.push((picture * all + row * grid.cols + col) as u32);
+            places.push((picture * all + cell_at(&object.body, (grid.rows, grid.cols), cell)) as u32);
             names.push(*name);
         }
     }

@@ -140,10 +140,15 @@ impl Shape {
 
     /// Index of the coarse token at a region's centre.
     fn cell_of(&self, region: &Region) -> Vec<u32> {
-        let at = |from: f32, to: f32, most: usize| (((from + to) / 2.0) as usize / self.cell).min(most - 1);
-        let (row, col) = (at(region.top, region.bottom, self.rows), at(region.left, region.right, self.cols));
-        vec![((self.picture * self.rows + row) * self.cols + col) as u32]
+        let cell = cell_at(region, (self.rows, self.cols), self.cell);
+        vec![(self.picture * self.rows * self.cols + cell) as u32]
     }
+}
+
+/// The cell at a region's centre, row by row in a grid of cells of so many pixels.
+pub(crate) fn cell_at(region: &Region, (rows, cols): (usize, usize), cell: usize) -> usize {
+    let at = |from: f32, to: f32, most: usize| (((from + to) / 2.0) as usize / cell).min(most - 1);
+    at(region.top, region.bottom, rows) * cols + at(region.left, region.right, cols)
 }
 
 impl Places {
