@@ -1,5 +1,7 @@
 //! The architecture of the nano model: one strict file, no defaults, validated before a tensor is made.
 
+use crate::decoder::Shape;
+use crate::rope::Rope;
 use crate::semantic::DENOISER_HEADS;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -83,6 +85,28 @@ pub struct Language {
     /// Whether steps of a rationale that are not latent are said as text, between the `</think>` that ends the latent ones
     /// and a second one before the answer: with none latent, text chain-of-thought.
     pub says_steps: bool,
+}
+
+impl Language {
+    /// The decoder that this describes.
+    pub fn shape(&self) -> Shape {
+        let head_width = self.width / self.heads.max(1);
+        Shape {
+            vocabulary: self.vocabulary,
+            width: self.width,
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_width,
+            feed_forward: self.feed_forward,
+            norm_eps: self.norm_eps,
+            max_positions: self.max_positions,
+            qkv_bias: false,
+            qk_norm: false,
+            tied: true,
+            rope: Rope::new(self.rope_theta, head_width),
+        }
+    }
 }
 
 /// Where the scores come from that pick the patches of the next look.

@@ -1,19 +1,68 @@
-//! The decoder: pre-norm blocks with rotary positions, grouped-query attention and SwiGLU.
+//! The decoder that all language models here share: pre-norm blocks with rotary positions, grouped-query attention and
+//! SwiGLU; what families differ in is a field of [`Shape`].
 //!
-//! It runs in two ways over the same blocks: over pictures, where every token sees every other and the keys and
-//! values become the shared part of a [`Cache`]; and over words and latents, appended to a cache.
+//! It runs in two ways over the same blocks: over a prefix, whose keys and values become the shared part of a [`Cache`]
+//! (the nano model's pictures, where every token sees every other; a pretrained model's prompt up to its last picture,
+//! which is causal); and over words and latents, appended to a cache.
 
 use crate::cache::{Cache, LayerCache};
-use crate::config::Language;
-use crate::mask;
-use crate::nn::{FeedForward, Linear, Norm, residual_std};
+use crate::mask::{self, Slots};
+use crate::nn::{FeedForward, Linear, Norm, Part, Weight, residual_std};
+use crate::rope::{Angles, Place, Rope};
+use crate::tap::Tap;
 use crate::weights::{Init, Path};
 use crate::{Error, Result};
 use candle_core::{IndexOp, Tensor};
 use lare_kernels::{self as kernels, Sight};
 use std::sync::Arc;
 
-/// What a run over pictures leaves for the conversations about them.
+/// Sizes and switches of a decoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// `V`.
+    pub vocabulary: usize,
+    /// `D`.
+    pub width: usize,
+    /// `L`.
+    pub layers: usize,
+    /// `H`.
+    pub heads: usize,
+    /// `G`, a divisor of `H`.
+    pub kv_heads: usize,
+    /// `Dh`; `H * Dh` may differ from `D`.
+    pub head_width: usize,
+    /// Inner width of the feed-forward.
+    pub feed_forward: usize,
+    /// Added to the mean square inside norms.
+    pub norm_eps: f64,
+    /// Most positions of one conversation.
+    pub max_positions: usize,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Whether each head's query and key pass a norm before they are turned.
+    pub qk_norm: bool,
+    /// Whether the token embedding is also the output layer.
+    pub tied: bool,
+    /// Rotary positions.
+    pub rope: Rope,
+}
+
+/// What a run over a prefix is given.
+#[derive(Clone, Debug)]
+pub struct Opening<'a> {
+    /// Embeddings, `[S, P, D]`.
+    pub tokens: &'a Tensor,
+    /// `[S * P]`.
+    pub places: &'a [Place],
+    /// `[S * P]`, false for padding behind a shorter prefix.
+    pub visible: Arc<[bool]>,
+    /// Whether a token sees those after it not.
+    pub causal: bool,
+    /// Added to the output of the first layers, one after another, each `[S, P, D]` (DeepStack).
+    pub added: &'a [Tensor],
+}
+
+/// What a run over a prefix leaves for the conversations that share it.
 #[derive(Clone, Debug)]
 pub struct Prefix {
     /// Keys and values per layer, each `[S, P, 2, G, Dh]`.
@@ -22,6 +71,15 @@ pub struct Prefix {
     pub hidden: Tensor,
     /// `[S * P]`, false where a smaller picture was padded.
     pub visible: Arc<[bool]>,
+    /// `[S]`, where the first slot behind each stands.
+    pub next_position: Vec<u32>,
+}
+
+impl Prefix {
+    /// Conversations that go on from these prefixes. `of_row`: `[B]`.
+    pub fn begin(&self, of_row: Arc<[u32]>) -> Cache {
+        Cache::new(&self.kv, Slots::new(of_row, self.visible.clone(), &self.next_position))
+    }
 }
 
 /// What a run over new slots gives.
@@ -48,6 +106,7 @@ pub enum Rows {
 struct Block {
     attention_norm: Norm,
     qkv: Linear,
+    head_norms: Option<[Norm; 2]>, // of queries, of keys
     output: Linear,
     feed_forward_norm: Norm,
     feed_forward: FeedForward,
@@ -57,21 +116,25 @@ struct Block {
 }
 
 impl Block {
-    fn new(path: Path, c: &Language) -> Result<Self> {
-        let head_width = c.width / c.heads;
-        let depth = 2 * c.layers;
+    fn new(path: Path, c: &Shape) -> Result<Self> {
+        let (queries, keys, depth) = (c.heads * c.head_width, c.kv_heads * c.head_width, 2 * c.layers);
+        let parts = [Part::new("query", queries), Part::new("key", keys), Part::new("value", keys)];
+        let head_norm = |name| path.at(name, |p| Norm::new(p, c.head_width, c.norm_eps));
         Ok(Self {
             attention_norm: path.at("attention_norm", |p| Norm::new(p, c.width, c.norm_eps))?,
-            qkv: path.at("qkv", |p| Linear::new(p, c.width, (c.heads + 2 * c.kv_heads) * head_width))?,
-            output: path
-                .at("output", |p| Linear::with_std(p, c.heads * head_width, c.width, residual_std(c.width, depth)))?,
+            qkv: path.at("qkv", |p| {
+                let linear = Linear::of_parts(p, c.width, &parts)?;
+                if c.qkv_bias { linear.biased(p, 0.0) } else { Ok(linear) }
+            })?,
+            head_norms: if c.qk_norm { Some([head_norm("query_norm")?, head_norm("key_norm")?]) } else { None },
+            output: path.at("output", |p| Linear::with_std(p, queries, c.width, residual_std(c.width, depth)))?,
             feed_forward_norm: path.at("feed_forward_norm", |p| Norm::new(p, c.width, c.norm_eps))?,
             feed_forward: path.at("feed_forward", |p| {
                 FeedForward::new(p, c.width, c.feed_forward, residual_std(c.feed_forward, depth))
             })?,
             heads: c.heads,
             kv_heads: c.kv_heads,
-            head_width,
+            head_width: c.head_width,
         })
     }
 
@@ -79,7 +142,12 @@ impl Block {
     fn project(&self, x: &Tensor, angles: &Angles) -> Result<(Tensor, Tensor)> {
         let (b, t, _) = x.dims3()?;
         let (h, g, width) = (self.heads, self.kv_heads, self.head_width);
-        let qkv = self.qkv.forward(&self.attention_norm.forward(x)?)?.reshape((b, t, h + 2 * g, width))?;
+        let mut qkv = self.qkv.forward(&self.attention_norm.forward(x)?)?.reshape((b, t, h + 2 * g, width))?;
+        if let Some([query, key]) = &self.head_norms {
+            let part = |from, heads| Ok::<_, Error>(qkv.narrow(2, from, heads)?.contiguous()?);
+            let (queries, keys) = (query.forward(&part(0, h)?)?, key.forward(&part(h, g)?)?);
+            qkv = Tensor::cat(&[queries, keys, part(h + g, g)?], 2)?;
+        }
         let turned = kernels::rotary(&qkv, &angles.cos, &angles.sin, h + g)?; // queries, keys, values
         let queries = turned.narrow(2, 0, h)?.contiguous()?;
         let kv = turned.narrow(2, h, 2 * g)?.contiguous()?.reshape((b, t, 2, g, width))?;
@@ -92,7 +160,7 @@ impl Block {
         Ok((x + y)?)
     }
 
-    fn over_picture(&self, x: &Tensor, sight: &Sight, angles: &Angles) -> Result<(Tensor, Tensor)> {
+    fn over_prefix(&self, x: &Tensor, sight: &Sight, angles: &Angles) -> Result<(Tensor, Tensor)> {
         let (q, kv) = self.project(x, angles)?;
         let seen = kernels::attention(&q, &kv, None, sight)?;
         Ok((self.finish(x, &seen)?, kv))
@@ -109,7 +177,9 @@ impl Block {
         let (q, kv) = self.project(x, angles)?;
         let (_, t, _, _) = q.dims4()?;
         let own = cache.append(kv)?;
-        let seen = kernels::attention(&q, &own, Some(&cache.shared), sight)?;
+        let (_, places, _, _, _) = cache.shared.dims5()?;
+        let shared = (places > 0).then_some(&cache.shared);
+        let seen = kernels::attention(&q, &own, shared, sight)?;
         let row = match rows {
             Rows::None => None,
             Rows::Last => {
@@ -133,19 +203,14 @@ fn over_picture_alone(q: &Tensor, shared: &Tensor, sight: &Sight) -> Result<Tens
     Ok(rows.reshape((b, h, t, p))?.transpose(1, 2)?.contiguous()?)
 }
 
-/// Cosines and sines of the rotary angles, each `[B, T, Dh / 2]`.
-struct Angles {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-/// Blocks, final norm and the token embedding, which is also the output layer.
+/// Blocks, final norm, the token embedding and the output layer, which may be the same.
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    embedding: Tensor, // [V, D]
+    embedding: Weight,    // [V, D]
+    head: Option<Linear>, // none: the embedding
     blocks: Vec<Block>,
     norm: Norm,
-    frequencies: Vec<f64>,
+    rope: Rope,
     max_positions: usize,
 }
 
@@ -156,15 +221,17 @@ fn embedding_std(width: usize) -> f64 {
 
 impl Decoder {
     /// Builds the decoder at `path`.
-    pub fn new(path: Path, c: &Language) -> Result<Self> {
-        let half = c.width / c.heads / 2;
+    pub fn new(path: Path, c: &Shape) -> Result<Self> {
+        let start = Init::Normal(embedding_std(c.width));
+        let head = |p: Path| Linear::with_std(p, c.width, c.vocabulary, embedding_std(c.width));
         Ok(Self {
-            embedding: path.get("embedding", &[c.vocabulary, c.width], Init::Normal(embedding_std(c.width)))?,
+            embedding: path.weight("embedding", [c.vocabulary, c.width], start)?,
+            head: if c.tied { None } else { Some(path.at("head", head)?) },
             blocks: (0..c.layers)
                 .map(|i| path.at("blocks", |p| p.at(i, |p| Block::new(p, c))))
                 .collect::<Result<_>>()?,
             norm: path.at("norm", |p| Norm::new(p, c.width, c.norm_eps))?,
-            frequencies: (0..half).map(|i| c.rope_theta.powf(-(i as f64) / half as f64)).collect(),
+            rope: c.rope.clone(),
             max_positions: c.max_positions,
         })
     }
@@ -172,73 +239,95 @@ impl Decoder {
     /// Token embeddings, `ids` `[B, T]` (u32) to `[B, T, D]`.
     pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         let (b, t) = ids.dims2()?;
-        Ok(self.embedding.index_select(&ids.flatten_all()?, 0)?.reshape((b, t, ()))?)
+        Ok(self.embedding.gather(&ids.flatten_all()?)?.reshape((b, t, ()))?)
     }
 
-    /// `[V, D]`, tied to the output layer.
-    pub fn embedding(&self) -> &Tensor {
+    /// `[V, D]`, the token embeddings.
+    pub fn embedding(&self) -> &Weight {
         &self.embedding
     }
 
     /// Root mean square of the token embeddings, detached: the norm that latents are kept at.
     pub fn embedding_rms(&self) -> Result<f64> {
-        Ok(f64::from(self.embedding.detach().sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()?))
+        self.embedding.root_mean_square()
     }
 
     /// Hidden states `[.., D]` to logits `[.., V]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(kernels::linear(hidden, &self.embedding, None)?)
+        match &self.head {
+            Some(head) => head.forward(hidden),
+            None => self.embedding.product(hidden, None),
+        }
     }
 
-    /// Runs image tokens `[S, P, D]`; `visible`: `[S * P]`.
-    pub fn over_pictures(&self, tokens: &Tensor, visible: Arc<[bool]>) -> Result<Prefix> {
+    /// Runs a prefix.
+    pub fn over_prefix(&self, opening: &Opening, tap: &dyn Tap) -> Result<Prefix> {
+        let Opening { tokens, places, visible, causal, added } = opening;
         let (s, p, _) = tokens.dims3()?;
-        let angles = self.angles(&vec![0; s * p], s, p, tokens)?;
-        let sight = mask::everyone(s, visible.clone());
-        let mut x = tokens.clone();
+        self.check_positions(
+            places.iter().zip(visible.iter()).filter(|(_, real)| **real).flat_map(|(place, _)| place),
+        )?;
+        let angles = self.rope.angles(places, (s, p), tokens.device())?;
+        let sight = if *causal { mask::in_order(s, visible.clone()) } else { mask::everyone(s, visible.clone()) };
+        let mut x = (*tokens).clone();
         let mut kv = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let (next, layer) = block.over_picture(&x, &sight, &angles)?;
-            x = next;
+        for (i, block) in self.blocks.iter().enumerate() {
+            tap.see("hidden", i, &x);
+            let (next, layer) = block.over_prefix(&x, &sight, &angles)?;
+            x = match added.get(i) {
+                Some(added) => (next + added)?,
+                None => next,
+            };
             kv.push(layer);
         }
-        Ok(Prefix { kv, hidden: self.norm.forward(&x)?, visible })
+        tap.see("hidden", self.blocks.len(), &x);
+        let next = |row: usize| {
+            let real = (row * p..(row + 1) * p).filter(|at| visible[*at]);
+            real.flat_map(|at| places[at]).max().map_or(0, |last| last + 1)
+        };
+        let next_position = (0..s).map(next).collect();
+        Ok(Prefix { kv, hidden: self.norm.forward(&x)?, visible: visible.clone(), next_position })
+    }
+
+    fn check_positions<'a>(&self, mut positions: impl Iterator<Item = &'a u32>) -> Result<()> {
+        match positions.find(|p| **p as usize >= self.max_positions) {
+            None => Ok(()),
+            Some(last) => Err(Error::Arguments {
+                what: "positions of one conversation",
+                expected: format!("less than {}", self.max_positions),
+                got: last.to_string(),
+            }),
+        }
     }
 
     /// Appends embeddings `[B, T, D]` to the conversations; `real[b][t]` is false for padding.
     ///
     /// # Errors
     /// [`Error::Arguments`] when a conversation outgrows `max_positions`.
-    pub fn over_slots(&self, x: &Tensor, real: &[Vec<bool>], cache: &mut Cache, rows: Rows) -> Result<Run> {
+    pub fn over_slots(
+        &self,
+        x: &Tensor,
+        real: &[Vec<bool>],
+        cache: &mut Cache,
+        rows: Rows,
+        tap: &dyn Tap,
+    ) -> Result<Run> {
         let (b, t, _) = x.dims3()?;
         let mut slots = cache.slots.clone();
         let (sight, positions) = slots.append(real);
-        if let Some(last) = positions.iter().find(|p| **p as usize >= self.max_positions) {
-            return Err(Error::Arguments {
-                what: "positions of one conversation",
-                expected: format!("less than {}", self.max_positions),
-                got: last.to_string(),
-            });
-        }
+        self.check_positions(positions.iter())?;
         cache.slots = slots;
-        let angles = self.angles(&positions, b, t, x)?;
+        let places: Vec<Place> = positions.iter().map(|p| [*p; 3]).collect();
+        let angles = self.rope.angles(&places, (b, t), x.device())?;
         let mut x = x.clone();
         let mut maps = Vec::new();
-        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
+        for (i, (block, layer)) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
+            tap.see("hidden", i, &x);
             let (next, row) = block.over_slots(&x, layer, &sight, &angles, rows)?;
             x = next;
             maps.extend(row);
         }
+        tap.see("hidden", self.blocks.len(), &x);
         Ok(Run { hidden: self.norm.forward(&x)?, rows: maps })
-    }
-
-    fn angles(&self, positions: &[u32], b: usize, t: usize, like: &Tensor) -> Result<Angles> {
-        let angle = positions.iter().flat_map(|p| self.frequencies.iter().map(move |f| f64::from(*p) * f));
-        let (sin, cos): (Vec<f32>, Vec<f32>) = angle.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
-        let shape = (b, t, self.frequencies.len());
-        Ok(Angles {
-            cos: Tensor::from_vec(cos, shape, like.device())?,
-            sin: Tensor::from_vec(sin, shape, like.device())?,
-        })
     }
 }

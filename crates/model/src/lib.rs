@@ -29,10 +29,13 @@ pub mod decoder;
 mod error;
 pub mod mask;
 pub mod nn;
+pub mod pretrained;
 pub mod qformer;
 pub mod reasoner;
 pub mod refocus;
+pub mod rope;
 pub mod semantic;
+pub mod tap;
 pub mod weights;
 
 pub use config::Config;

@@ -11,8 +11,8 @@
 //! </t>, row 1 x  x  x  x                                         -  -  x   x  x  -  -  x
 //! ```
 //!
-//! A query sees the visible shared slots and the visible own slots up to its own. Inside the picture every token
-//! sees every other. Positions for the rotary embedding count real slots alone, so a row with holes has the same
+//! A query sees the visible shared slots and the visible own slots up to its own. Inside the nano model's picture every
+//! token sees every other; inside a pretrained model's prefix each sees those before it. Positions for the rotary embedding count real slots alone, so a row with holes has the same
 //! positions as the row by itself.
 
 use lare_kernels::Sight;
@@ -23,14 +23,20 @@ use std::sync::Arc;
 pub struct Slots {
     shared_of_row: Arc<[u32]>,
     shared_visible: Arc<[bool]>,
-    visible: Vec<Vec<bool>>, // [B][C]
+    first_position: Vec<u32>, // [B]
+    visible: Vec<Vec<bool>>,  // [B][C]
 }
 
 impl Slots {
-    /// No own slots yet. `shared_of_row`: `[B]`, the picture that each row is about; `shared_visible`: `[S * P]`.
-    pub fn new(shared_of_row: Arc<[u32]>, shared_visible: Arc<[bool]>) -> Self {
+    /// No own slots yet.
+    ///
+    /// - `shared_of_row`: `[B]`, the prefix that each row goes on from
+    /// - `shared_visible`: `[S * P]`
+    /// - `next_position`: `[S]`, where the first slot after each prefix stands
+    pub fn new(shared_of_row: Arc<[u32]>, shared_visible: Arc<[bool]>, next_position: &[u32]) -> Self {
         let visible = vec![Vec::new(); shared_of_row.len()];
-        Self { shared_of_row, shared_visible, visible }
+        let first_position = shared_of_row.iter().map(|s| next_position[*s as usize]).collect();
+        Self { shared_of_row, shared_visible, first_position, visible }
     }
 
     /// `B`.
@@ -48,9 +54,8 @@ impl Slots {
     pub fn append(&mut self, real: &[Vec<bool>]) -> (Sight, Vec<u32>) {
         let first_slot = self.visible.first().map_or(0, Vec::len);
         let mut positions = Vec::with_capacity(real.iter().map(Vec::len).sum());
-        for (row, new) in self.visible.iter_mut().zip(real) {
-            // Position 0 belongs to the picture.
-            let mut next = 1 + row.iter().filter(|seen| **seen).count() as u32;
+        for ((row, new), first) in self.visible.iter_mut().zip(real).zip(&self.first_position) {
+            let mut next = first + row.iter().filter(|seen| **seen).count() as u32;
             for seen in new {
                 positions.push(next);
                 next += u32::from(*seen);
@@ -95,12 +100,17 @@ pub fn everyone(rows: usize, visible: Arc<[bool]>) -> Sight {
     }
 }
 
+/// Inside a prefix every real entry sees those before it. `visible`: `[B * C]`.
+pub fn in_order(rows: usize, visible: Arc<[bool]>) -> Sight {
+    Sight { causal: true, ..everyone(rows, visible) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn slots() -> Slots {
-        Slots::new(vec![0, 0].into(), vec![true; 4].into())
+        Slots::new(vec![0, 0].into(), vec![true; 4].into(), &[1])
     }
 
     #[test]

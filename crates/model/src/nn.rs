@@ -2,13 +2,112 @@
 
 use crate::Result;
 use crate::weights::{Init, Path};
-use candle_core::Tensor;
-use lare_kernels::{self as kernels, Collected};
+use candle_core::{Device, Tensor};
+use lare_kernels::{self as kernels, Collected, Matrix};
+use std::sync::{Arc, OnceLock};
+
+/// Part of a matrix: rows that some checkpoints store under a name of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What these rows give.
+    pub name: &'static str,
+    /// How many.
+    pub rows: usize,
+}
+
+impl Part {
+    /// Rows that give `name`.
+    pub fn new(name: &'static str, rows: usize) -> Self {
+        Self { name, rows }
+    }
+}
+
+/// A matrix `[O, I]`.
+#[derive(Clone, Debug)]
+pub enum Weight {
+    /// In f32; may be trained.
+    Tensor(Tensor),
+    /// As it is stored; frozen.
+    Stored(Stored),
+}
+
+/// A frozen matrix and what was once measured of it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    matrix: Matrix,
+    root_mean_square: Arc<OnceLock<f64>>,
+}
+
+impl From<Matrix> for Weight {
+    fn from(matrix: Matrix) -> Self {
+        Self::Stored(Stored { matrix, root_mean_square: Arc::default() })
+    }
+}
+
+/// Rows of a stored matrix that are converted at once while it is measured.
+const MEASURED_ROWS: u32 = 1024;
+
+impl Stored {
+    fn root_mean_square(&self) -> Result<f64> {
+        if let Some(known) = self.root_mean_square.get() {
+            return Ok(*known);
+        }
+        let (rows, mut sum) = (self.matrix.outputs() as u32, 0.0);
+        for first in (0..rows).step_by(MEASURED_ROWS as usize) {
+            let ids: Vec<u32> = (first..rows.min(first + MEASURED_ROWS)).collect();
+            sum += f64::from(self.matrix.gather(&ids)?.sqr()?.sum_all()?.to_scalar::<f32>()?);
+        }
+        let numbers = rows as usize * self.matrix.inputs();
+        Ok(*self.root_mean_square.get_or_init(|| (sum / numbers.max(1) as f64).sqrt()))
+    }
+}
+
+impl Weight {
+    /// `x W^T + b`, `[.., I]` to `[.., O]`.
+    pub fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        Ok(match self {
+            Self::Tensor(weight) => kernels::linear(x, weight, bias)?,
+            Self::Stored(stored) => kernels::linear_stored(x, &stored.matrix, bias)?,
+        })
+    }
+
+    /// The rows `ids` `[N]`, `[N, I]`.
+    pub fn gather(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Tensor(weight) => weight.index_select(ids, 0)?,
+            Self::Stored(stored) => stored.matrix.gather(&ids.to_vec1::<u32>()?)?.to_device(ids.device())?,
+        })
+    }
+
+    /// Of all its numbers, without a gradient.
+    pub fn root_mean_square(&self) -> Result<f64> {
+        match self {
+            Self::Tensor(weight) => Ok(f64::from(weight.detach().sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()?)),
+            Self::Stored(stored) => stored.root_mean_square(),
+        }
+    }
+
+    /// `O` and `I`.
+    pub fn dims(&self) -> Result<(usize, usize)> {
+        Ok(match self {
+            Self::Tensor(weight) => weight.dims2()?,
+            Self::Stored(stored) => (stored.matrix.outputs(), stored.matrix.inputs()),
+        })
+    }
+
+    /// In f32, copied where it is stored otherwise.
+    pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
+        Ok(match self {
+            Self::Tensor(weight) => weight.clone(),
+            Self::Stored(stored) => stored.matrix.to_tensor(device)?,
+        })
+    }
+}
 
 /// `y = x W^T + b`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Tensor, // [O, I]
+    weight: Weight, // [O, I]
     bias: Option<Tensor>,
 }
 
@@ -18,32 +117,38 @@ impl Linear {
         Self::with_std(path, inputs, outputs, (1.0 / inputs as f64).sqrt())
     }
 
+    /// As [`Linear::new`], with outputs that checkpoints may store in parts.
+    pub fn of_parts(path: Path, inputs: usize, parts: &[Part]) -> Result<Self> {
+        let start = Init::Normal((1.0 / inputs as f64).sqrt());
+        Ok(Self { weight: path.parts("weight", parts, inputs, start)?, bias: None })
+    }
+
     /// Weights start normal with this standard deviation; 0 starts a branch that does nothing at first.
     pub fn with_std(path: Path, inputs: usize, outputs: usize, std: f64) -> Result<Self> {
         let init = if std == 0.0 { Init::Zeros } else { Init::Normal(std) };
-        Ok(Self { weight: path.get("weight", &[outputs, inputs], init)?, bias: None })
+        Ok(Self { weight: path.weight("weight", [outputs, inputs], init)?, bias: None })
     }
 
     /// The first `inputs` outputs start as the input itself, the others as those of [`Linear::new`].
     pub fn beginning_with_identity(path: Path, inputs: usize, outputs: usize) -> Result<Self> {
         let init = Init::Identity((1.0 / inputs as f64).sqrt());
-        Ok(Self { weight: path.get("weight", &[outputs, inputs], init)?, bias: None })
+        Ok(Self { weight: path.weight("weight", [outputs, inputs], init)?, bias: None })
     }
 
     /// With a bias that starts at `value`.
     pub fn biased(self, path: Path, value: f64) -> Result<Self> {
-        let (outputs, _) = self.weight.dims2()?;
+        let (outputs, _) = self.weight.dims()?;
         Ok(Self { bias: Some(path.get("bias", &[outputs], Init::Constant(value))?), ..self })
     }
 
     /// `[.., I]` to `[.., O]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(kernels::linear(x, &self.weight, self.bias.as_ref())?)
+        self.weight.product(x, self.bias.as_ref())
     }
 
     /// As [`Linear::forward`] of a layer without a bias, in a shape of its own and for many readers.
     pub fn collected(&self, x: &Tensor, shape: &[usize]) -> Result<Collected> {
-        Ok(Collected::linear(x, &self.weight, shape)?)
+        Ok(Collected::linear(x, &self.weight.to_tensor(x.device())?, shape)?)
     }
 }
 
@@ -77,7 +182,8 @@ impl FeedForward {
     /// `residual_std` is the start of the product that writes into the residual stream.
     pub fn new(path: Path, width: usize, inner: usize, residual_std: f64) -> Result<Self> {
         Ok(Self {
-            gate_up: path.at("gate_up", |p| Linear::new(p, width, 2 * inner))?,
+            gate_up: path
+                .at("gate_up", |p| Linear::of_parts(p, width, &[Part::new("gate", inner), Part::new("up", inner)]))?,
             down: path.at("down", |p| Linear::with_std(p, inner, width, residual_std))?,
         })
     }
@@ -85,7 +191,13 @@ impl FeedForward {
     /// `[.., D]` to `[.., D]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // One operation: the two widest tensors never become nodes of the graph.
-        Ok(kernels::feed_forward(x, &self.gate_up.weight, &self.down.weight)?)
+        match (&self.gate_up.weight, &self.down.weight) {
+            (Weight::Tensor(gate_up), Weight::Tensor(down)) => Ok(kernels::feed_forward(x, gate_up, down)?),
+            (Weight::Stored(gate_up), Weight::Stored(down)) => {
+                Ok(kernels::feed_forward_stored(x, &gate_up.matrix, &down.matrix)?)
+            }
+            _ => self.down.forward(&kernels::swiglu(&self.gate_up.forward(x)?)?),
+        }
     }
 }
 

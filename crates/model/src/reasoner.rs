@@ -9,7 +9,6 @@ pub use crate::backbone::nano::{Grid, Views};
 use crate::cache::Cache;
 use crate::config::{Config, Context, Scorer, Thinking};
 use crate::decoder::{Prefix, Rows};
-use crate::mask::Slots;
 use crate::refocus::{Focus, Look, Present, Refocus, Spliced};
 use crate::semantic::Semantic;
 use crate::weights::Path;
@@ -133,10 +132,9 @@ impl Reasoner {
             prompts.ids.iter().flat_map(|ids| std::iter::repeat_n(0, holes(ids)).chain(ids.iter().copied())).collect();
         let ids = Tensor::from_vec(padded, (prompts.ids.len(), longest), scene.prefix.hidden.device())?;
 
-        let slots = Slots::new(prompts.picture_of_row.clone(), scene.prefix.visible.clone());
-        let mut cache = Cache::new(&scene.prefix.kv, slots);
+        let mut cache = scene.prefix.begin(prompts.picture_of_row.clone());
         let language = &self.backbone.language;
-        let run = language.over_slots(&language.embed(&ids)?, &real, &mut cache, self.rows_of_a_step())?;
+        let run = language.over_slots(&language.embed(&ids)?, &real, &mut cache, self.rows_of_a_step(), &())?;
         let hidden = run.hidden.i((.., longest - 1))?.contiguous()?;
         let rows = self.over_cells(run.rows, scene.look.patches())?;
         let b = prompts.ids.len();
@@ -184,7 +182,7 @@ impl Reasoner {
         let language = &self.backbone.language;
         let latent = (&focus.thought * language.embedding_rms()?)?;
         let (x, real) = in_context(&latent, focus.spliced.as_ref(), thinking)?;
-        let run = language.over_slots(&x, &real, &mut thread.cache, self.rows_of_a_step())?;
+        let run = language.over_slots(&x, &real, &mut thread.cache, self.rows_of_a_step(), &())?;
         let next = run.hidden.i((.., x.dim(1)? - 1))?.contiguous()?;
         thread.hidden = keep_stopped(thinking, &next, &thread.hidden)?;
         if self.config.refocus.thinking == Thinking::Splice {
@@ -247,7 +245,7 @@ impl Reasoner {
             ids.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0, longest - row.len()))).collect();
         let ids = Tensor::from_vec(padded, (ids.len(), longest), thread.hidden.device())?;
         let language = &self.backbone.language;
-        let run = language.over_slots(&language.embed(&ids)?, &real, &mut thread.cache, rows)?;
+        let run = language.over_slots(&language.embed(&ids)?, &real, &mut thread.cache, rows, &())?;
         thread.speaks = true;
         Ok((language.logits(&run.hidden)?, run.rows))
     }
@@ -263,7 +261,7 @@ impl Reasoner {
             let norm = (x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-12)?;
             Ok(x.broadcast_div(&norm)?)
         };
-        let words = unit(&self.backbone.language.embedding().detach())?;
+        let words = unit(&self.backbone.language.embedding().to_tensor(thoughts.device())?.detach())?;
         Ok(unit(thoughts)?.matmul(&words.t()?)?)
     }
 

@@ -6,7 +6,7 @@
 use crate::Result;
 use crate::config::{Config, Semantic as Settings};
 use crate::mask;
-use crate::nn::{FeedForward, Linear, residual_std};
+use crate::nn::{FeedForward, Linear, Weight, residual_std};
 use crate::weights::{Init, Path};
 use candle_core::{D, Tensor};
 use lare_kernels as kernels;
@@ -80,10 +80,10 @@ impl Semantic {
     }
 
     /// The words that thoughts `[B, D]` name: logits `[B, slots, V]` over the vocabulary of `embedding` `[V, D]`.
-    pub fn words(&self, thoughts: &Tensor, embedding: &Tensor) -> Result<Tensor> {
+    pub fn words(&self, thoughts: &Tensor, embedding: &Weight) -> Result<Tensor> {
         let (b, d) = thoughts.dims2()?;
         let named = self.read.forward(thoughts)?.reshape((b, self.read_slots, d))?;
-        Ok(kernels::linear(&named, embedding, None)?)
+        embedding.product(&named, None)
     }
 }
 

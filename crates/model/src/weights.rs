@@ -4,6 +4,7 @@
 //! therefore lists the parameters ([`specifications`]), loads them ([`Loaded`]) and creates the variables of a
 //! training run (in the `train` crate): names and shapes are written once.
 
+use crate::nn::{Part, Weight};
 use crate::{Config, Error, Reasoner, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
@@ -42,6 +43,12 @@ pub struct ParameterSpec {
 pub trait Source {
     /// The parameter `name` of exactly this shape, f32.
     fn tensor(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor>;
+
+    /// The matrix `name`, its parts' rows one after another, each of `inputs` numbers; one part is the whole.
+    fn matrix(&self, name: &str, parts: &[Part], inputs: usize, init: Init) -> Result<Weight> {
+        let rows = parts.iter().map(|part| part.rows).sum();
+        Ok(Weight::Tensor(self.tensor(name, &[rows, inputs], init)?))
+    }
 }
 
 /// A place in the tree of modules; its text is the prefix of the parameters' names.
@@ -66,6 +73,16 @@ impl<'a> Path<'a> {
     /// The parameter `name` at this place.
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         self.source.tensor(&self.name(name), shape, init)
+    }
+
+    /// The matrix `name` at this place, `[O, I]`.
+    pub fn weight(&self, name: &str, [outputs, inputs]: [usize; 2], init: Init) -> Result<Weight> {
+        self.parts(name, &[Part::new("", outputs)], inputs, init)
+    }
+
+    /// The matrix `name` at this place, whose rows may be stored in parts.
+    pub fn parts(&self, name: &str, parts: &[Part], inputs: usize, init: Init) -> Result<Weight> {
+        self.source.matrix(&self.name(name), parts, inputs, init)
     }
 
     fn name(&self, child: impl Display) -> String {
@@ -177,7 +194,7 @@ impl Source for Loaded {
 }
 
 /// The name with the longest common beginning and end: enough to show a renamed layer.
-fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a String>) -> String {
+pub(crate) fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a String>) -> String {
     let common = |other: &str| {
         let head = name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
         let tail = name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();

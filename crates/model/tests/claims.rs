@@ -2,10 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use candle_core::{Device, IndexOp, Tensor, Var};
-use lare_model::cache::Cache;
 use lare_model::config::{Choice, Context, Memory, Scorer, Thinking};
-use lare_model::decoder::Rows;
-use lare_model::mask::Slots;
+use lare_model::decoder::{Opening, Rows};
 use lare_model::reasoner::{Intervention, Scene};
 use lare_model::{Config, Init, Path, Prompts, Reasoner, Source, Views};
 use std::cell::RefCell;
@@ -147,11 +145,13 @@ fn zero_latent_steps_is_the_plain_model() {
     let language = &one.backbone.language;
     let views = one.encode(&picture[0]).unwrap();
     let coarse = one.backbone.coarse_tokens(&views).unwrap();
-    let prefix = language.over_pictures(&coarse, views.visible().unwrap()).unwrap();
-    let mut cache = Cache::new(&prefix.kv, Slots::new(vec![0].into(), prefix.visible.clone()));
+    let visible = views.visible().unwrap();
+    let places = vec![[0; 3]; visible.len()];
+    let opening = Opening { tokens: &coarse, places: &places, visible, causal: false, added: &[] };
+    let mut cache = language.over_prefix(&opening, &()).unwrap().begin(vec![0].into());
     let mut run = |ids: &[u32]| {
         let x = language.embed(&Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap()).unwrap();
-        language.over_slots(&x, &[vec![true; ids.len()]], &mut cache, Rows::None).unwrap().hidden
+        language.over_slots(&x, &[vec![true; ids.len()]], &mut cache, Rows::None, &()).unwrap().hidden
     };
     run(&[2, 9, 11, 3]);
     let plain = language.logits(&run(&[4, 12, 13])).unwrap();
@@ -288,7 +288,7 @@ fn thoughts_enter_at_the_norm_of_the_embeddings() {
     let scene = scene(&model, &[pixels(1, 128, 128)]);
     let mut thread = model.prompt(&scene, &prompts(&[&[2, 9, 3]], &[0])).unwrap();
     model.think(&scene, &mut thread, &[3]).unwrap();
-    let embedding = f64::from(rms(model.backbone.language.embedding()));
+    let embedding = model.backbone.language.embedding_rms().unwrap();
     assert_eq!(thread.latents.len(), 3);
     for latent in &thread.latents {
         let latent = f64::from(rms(latent));

@@ -18,6 +18,7 @@ use lare_model::semantic::{amplitudes, to_drawing};
 use lare_model::{Reasoner, Thread, Views};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
 
 /// Every term of the training loss, unweighted; `None` where its weight is 0 or nothing in the batch supervises it
 /// (the answer is always there: monitors want it).
@@ -328,7 +329,7 @@ fn align(model: &Reasoner, thread: &Thread, views: &Views, batch: &Batch) -> Res
     };
     let to_pictures = contrast(&thoughts, &pictures, &temperature, same_cells)?;
 
-    let (bags, words) = bags_of_words(model, batch)?;
+    let (bags, words) = bags_of_words(model, batch, seen.device())?;
     let texts = semantic.text_point(&words)?;
     let to_texts = contrast(&thoughts, &texts, &temperature, |i, j| bags[i] == bags[j])?;
     Ok(((to_pictures + to_texts)? * 0.5)?)
@@ -356,21 +357,27 @@ fn looked_at(views: &Views, batch: &Batch) -> Result<(Vec<Vec<f32>>, Tensor)> {
 }
 
 /// The words of each row's rationale and answer, sorted, and their mean embedding `[B, D]`.
-fn bags_of_words(model: &Reasoner, batch: &Batch) -> Result<(Vec<Vec<u32>>, Tensor)> {
-    let embedding = model.backbone.language.embedding();
-    let (v, _) = embedding.dims2()?;
-    let mut shares = vec![0f32; batch.rows.len() * v];
+fn bags_of_words(model: &Reasoner, batch: &Batch, device: &Device) -> Result<(Vec<Vec<u32>>, Tensor)> {
     let mut bags = Vec::with_capacity(batch.rows.len());
-    for ((row, taken), out) in batch.rows.iter().zip(&batch.steps).zip(shares.chunks_mut(v)) {
+    for (row, taken) in batch.rows.iter().zip(&batch.steps) {
         let answer = row.answer.iter().filter(|id| **id > END);
         let read = row.targets.iter().take(*taken).flat_map(|t| &t.words);
         let mut bag: Vec<u32> = read.chain(answer).copied().collect();
         bag.sort_unstable();
-        bag.iter().for_each(|id| out[*id as usize] += 1.0 / bag.len() as f32);
         bags.push(bag);
     }
-    let shares = Tensor::from_vec(shares, (bags.len(), v), embedding.device())?;
-    Ok((bags, shares.matmul(embedding)?))
+    let words: Vec<u32> = bags.iter().flatten().copied().collect::<BTreeSet<u32>>().into_iter().collect();
+    let mut shares = vec![0f32; bags.len() * words.len()];
+    for (bag, shares) in bags.iter().zip(shares.chunks_mut(words.len().max(1))) {
+        for id in bag {
+            // Found: `words` has the words of every bag, in order.
+            let place = words.partition_point(|word| word < id);
+            shares[place] += 1.0 / bag.len() as f32;
+        }
+    }
+    let shares = Tensor::from_vec(shares, (bags.len(), words.len()), device)?;
+    let embeddings = model.backbone.language.embedding().gather(&Tensor::new(words, device)?)?;
+    Ok((bags, shares.matmul(&embeddings)?))
 }
 
 /// InfoNCE in both directions between unit vectors `[B, A]`; pairs for which `same` holds are no negatives.

@@ -9,7 +9,7 @@
 //! the picture's shape.
 
 use crate::config::{Config, Context, Vision};
-use crate::decoder::{Decoder, Prefix};
+use crate::decoder::{Decoder, Opening, Prefix};
 use crate::nn::{Linear, Norm, grid_positions};
 use crate::weights::{Init, Path};
 use crate::{Error, Result};
@@ -187,7 +187,7 @@ impl Nano {
     pub fn new(path: Path, config: &Config) -> Result<Self> {
         let (v, l, dv) = (&config.vision, &config.language, config.fine_width());
         let features = 4 * v.position_frequencies;
-        let language = path.at("language", |p| Decoder::new(p, l))?;
+        let language = path.at("language", |p| Decoder::new(p, &l.shape()))?;
         path.at("vision", |path| {
             Ok(Self {
                 fine: path.at("fine", |p| FineEncoder::new(p, v))?,
@@ -245,7 +245,7 @@ impl Nano {
     pub fn first_look(&self, views: &Views, coarse: &Tensor, fine: &Tensor) -> Result<Prefix> {
         let visible = views.visible()?;
         let Some(project) = &self.fine_in_context else {
-            return self.language.over_pictures(coarse, visible);
+            return self.over_pictures(coarse, visible);
         };
         let merged = self.merged(fine)?;
         let ((_, p, _), (_, m, _)) = (coarse.dims3()?, merged.dims3()?);
@@ -256,7 +256,16 @@ impl Nano {
             both.extend_from_slice(cells);
             both.extend(cells.iter().flat_map(|v| std::iter::repeat_n(*v, per_cell)));
         }
-        self.language.over_pictures(&all, both.into())
+        self.over_pictures(&all, both.into())
+    }
+
+    /// Inside the picture every token sees every other and all stand at position 0: their own features say where they are.
+    fn over_pictures(&self, tokens: &Tensor, visible: Arc<[bool]>) -> Result<Prefix> {
+        let places = vec![[0; 3]; visible.len()];
+        let mut prefix =
+            self.language.over_prefix(&Opening { tokens, places: &places, visible, causal: false, added: &[] }, &())?;
+        prefix.next_position.fill(1); // also behind a picture without cells
+        Ok(prefix)
     }
 
     /// Squares of fine features side by side, `[S, P * E, Dv]` to `[S, P * E / m^2, m^2 * Dv]` for `m` merged along each side.
