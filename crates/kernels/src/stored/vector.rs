@@ -45,12 +45,17 @@ macro_rules! define_run {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 
 use super::activations::Activations;
 use super::{Matrix, Rows};
 use crate::buffer::{Shared, filled};
 use crate::crew::in_phases;
+use std::sync::OnceLock;
 
 /// Bytes of weights that a thread takes at once: enough that the processor sees a stream.
 const TASK_BYTES: usize = 1 << 17;
@@ -60,13 +65,36 @@ const PARALLEL_PRODUCTS: usize = 1 << 15;
 /// The instructions that multiply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Path {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     Portable,
 }
 
 impl Path {
-    /// Those that this machine has, the fastest first.
+    /// Those that this machine has, the fastest first; asked once.
     pub(super) fn all() -> &'static [Self] {
-        &[Self::Portable]
+        static ANSWER: OnceLock<Vec<Path>> = OnceLock::new();
+        ANSWER.get_or_init(|| {
+            let mut there = Vec::new();
+            #[cfg(target_arch = "x86_64")]
+            {
+                let avx2 = is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c");
+                let avx512 = avx2
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni");
+                there.extend(avx512.then_some(Self::Avx512));
+                there.extend(avx2.then_some(Self::Avx2));
+            }
+            there.push(Self::Portable);
+            there
+        })
     }
 
     /// The fastest.
@@ -76,11 +104,21 @@ impl Path {
 
     /// Rows of activations whose sums its registers hold; at most 4.
     pub(super) fn group(self) -> usize {
-        4
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => 3,
+            _ => 4,
+        }
     }
 
     fn run(self, task: Task) {
         match self {
+            // SAFETY: only a path that the machine has is in `all`.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { avx512::run(task) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::run(task) },
             Self::Portable => portable::run(task),
         }
     }

@@ -1,12 +1,7 @@
 //! The kernels as any processor runs them; what the others are measured against, to the bit.
 
-use crate::stored::activations::{Aligned, FLOATS, Q4KActivations, Q8_0Activations, parted};
-use crate::stored::format::{
-    Format, Q4K_BYTES, Q4K_GROUP, Q4K_GROUPS, Q8_0_BYTES, bf16_to_f32, f16_to_f32, q4k_parts, q8_0_parts,
-};
-
-/// Running sums of whole numbers.
-const LANES: usize = 8;
+use crate::stored::activations::{Aligned, FLOATS, Q4K_WORDS, Q4KActivations, Q8_0Activations, parted};
+use crate::stored::format::{Format, Q4K_GROUPS, Q8_0_LENGTH, bf16_to_f32, f16_to_f32, q4k_parts, q8_0_parts};
 
 define_run!();
 
@@ -49,41 +44,41 @@ fn floats<const G: usize, const N: usize>(
     sums.map(fold)
 }
 
-/// Sum `lane` takes elements `2 lane`, `2 lane + 1`, `16 + 2 lane` and `17 + 2 lane` of every other block.
+/// Sum `lane` takes elements `2 lane` and `2 lane + 1` of each block.
 fn q8_0<const G: usize>(weights: &[u8], (scales, x): Q8_0Activations<G>) -> [f32; G] {
-    let mut sums = [[0f32; 2 * LANES]; G];
-    for (b, (block, (scales, x))) in weights.as_chunks::<Q8_0_BYTES>().0.iter().zip(scales.iter().zip(x)).enumerate() {
+    let mut sums = [[0f32; Q8_0_LENGTH / 2]; G];
+    for (block, (scales, x)) in weights.as_chunks().0.iter().zip(scales.iter().zip(x)) {
         let (scale, weights) = q8_0_parts(block);
-        for (sums, (x_scale, Aligned(x))) in sums.iter_mut().zip(scales.iter().zip(x)) {
-            for (lane, sum) in sums[b % 2 * LANES..][..LANES].iter_mut().enumerate() {
-                let places = [2 * lane, 2 * lane + 1, 2 * LANES + 2 * lane, 2 * LANES + 2 * lane + 1];
-                let whole: i32 = places.map(|i| i32::from(weights[i]) * i32::from(x[i])).iter().sum();
-                *sum = (whole as f32).mul_add(scale * x_scale, *sum);
+        for (g, sums) in sums.iter_mut().enumerate() {
+            let pairs = weights.as_chunks::<2>().0.iter().zip(x[g].0.as_chunks::<2>().0);
+            for (sum, (weights, x)) in sums.iter_mut().zip(pairs) {
+                let whole: i32 = [0, 1].map(|i| i32::from(weights[i]) * i32::from(x[i])).iter().sum();
+                *sum = (whole as f32).mul_add(scale * scales[g], *sum);
             }
         }
     }
     sums.map(fold)
 }
 
-/// Sum `lane` takes elements `4 lane .. 4 lane + 4` of each 32, scaled, and the minimum of 32 number `lane`.
+/// Sum `lane` takes elements `4 lane .. 4 lane + 4` of each group, scaled, and the minimum of group `lane`.
 fn q4k<const G: usize>(weights: &[u8], (scales, x, x_sums): Q4KActivations<G>) -> [f32; G] {
-    let mut sums = [[0f32; LANES]; G];
-    let x = scales.iter().zip(x.iter().zip(x_sums));
-    for (block, (scales, (x, x_sums))) in weights.as_chunks::<Q4K_BYTES>().0.iter().zip(x) {
+    let mut sums = [[0f32; Q4K_GROUPS]; G];
+    for (b, block) in weights.as_chunks().0.iter().enumerate() {
         let block = q4k_parts(block);
         for (g, sums) in sums.iter_mut().enumerate() {
-            let mut whole = [0i32; LANES];
-            for (j, x) in x[g].0.as_chunks::<Q4K_GROUP>().0.iter().enumerate() {
-                for place in 0..Q4K_GROUP {
-                    let value = block.values[j / 2][parted(place)] >> (4 * (j % 2)) & 0xf;
-                    let weight = i32::from(value) * i32::from(block.scales[j]);
-                    whole[place / 2 % LANES] += weight * i32::from(x[place]);
+            let mut whole = [0i32; Q4K_GROUPS];
+            for (number, x) in x[b][g].0.as_chunks::<Q4K_WORDS>().0.iter().enumerate() {
+                let (half, upper, odd, second) = (number / 8, number / 4 % 2, number / 2 % 2, number % 2);
+                let scale = i32::from(block.scales[4 * half + 2 * second + upper]);
+                for (word, x) in x.iter().enumerate() {
+                    let value = block.values[2 * half + second][2 * word + odd] >> (4 * upper) & 0xf;
+                    whole[word / 2] += i32::from(value) * scale * i32::from(*x);
                 }
             }
-            let (scale, minimum) = (block.scale * scales[g], -(block.minimum * scales[g]));
-            for lane in 0..Q4K_GROUPS {
-                let below = i32::from(block.minima[lane]) * x_sums[g].0[lane];
-                sums[lane] = (below as f32).mul_add(minimum, (whole[lane] as f32).mul_add(scale, sums[lane]));
+            let (scale, minimum) = (block.scale * scales[b][g], -(block.minimum * scales[b][g]));
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                let below = i32::from(block.minima[lane]) * x_sums[b][g].0[lane];
+                *sum = (below as f32).mul_add(minimum, (whole[lane] as f32).mul_add(scale, *sum));
             }
         }
     }
