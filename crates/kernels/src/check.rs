@@ -1,5 +1,6 @@
 //! What the tests of every operation share: seeded tensors and agreement with a reference.
 
+use crate::{Format, Matrix};
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 /// Seeded values in about (-1.2, 1.2), f32.
@@ -21,6 +22,20 @@ pub(crate) fn skipped_without_bf16() {
     if crate::bf16_unit().is_none() {
         eprintln!("skipped: this machine has no instructions for bf16 (AMX or AVX-512 BF16)");
     }
+}
+
+/// Seeded weights `[outputs, inputs]` in a format, at an odd address.
+pub(crate) fn stored(format: Format, [outputs, inputs]: [usize; 2], seed: u64) -> Matrix {
+    let weights = Matrix::from_tensor(&random((outputs, inputs), seed)).unwrap().to_format(format).unwrap();
+    let bytes = weights.rows().flat_map(|rows| rows.bytes.to_vec());
+    let all: Vec<u8> = [0; 3].into_iter().chain(bytes).collect();
+    let range = 3..all.len();
+    Matrix::stored(std::sync::Arc::new(all), range, format, outputs, inputs).unwrap()
+}
+
+/// Of the result's largest element, what a product in a format may be off.
+pub(crate) fn tolerance(format: Format) -> f64 {
+    if format.block_length() == 1 { 2e-6 } else { 4e-5 }
 }
 
 /// An operation over a list of tensors.
@@ -56,7 +71,7 @@ pub(crate) fn bits(t: &Tensor) -> Vec<u32> {
 }
 
 #[track_caller]
-fn close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
+pub(crate) fn close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(got.len(), expected.len(), "{what}: length");
     let size = expected.iter().fold(1f64, |size, x| size.max(x.abs()));
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {

@@ -11,11 +11,12 @@
 //!    thread end with the call. This crate knows candle and nothing of images, text or models.
 //! 2. Results are the same to the bit for the same inputs, whatever the number of threads: work is
 //!    split over output elements, and each element is summed in a fixed order.
-//! 3. Operations that work row by row (all but [`linear`] and [`feed_forward`], whose
-//!    blocking follows the number of rows)
-//!    give a row the same bits alone and in a batch.
-//! 4. On the CPU an operation takes f32 and says so otherwise; [`round_products_to_bf16`] trades exactness of products for speed. On any other device the same formula
-//!    runs as ordinary candle operations.
+//! 3. Operations that work row by row (all but [`linear`] and [`feed_forward`], whose blocking follows the number of
+//!    rows) give a row the same bits alone and in a batch; [`linear_stored`] and [`feed_forward_stored`] do so up to
+//!    eight rows.
+//! 4. On the CPU an operation takes f32 and says so otherwise; [`round_products_to_bf16`] trades exactness of products
+//!    for speed. Only frozen weights, a [`Matrix`], come as they are stored: in 16 bits or in blocks of 8 or 4. On any
+//!    other device the same formula runs as ordinary candle operations.
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
@@ -44,6 +45,7 @@ mod buffer;
 mod check;
 mod chosen;
 mod convolution;
+mod crew;
 mod cross_entropy;
 mod feed_forward;
 mod gradients;
@@ -57,6 +59,7 @@ mod rotary;
 mod row;
 mod segments;
 mod sight;
+mod stored;
 mod swiglu;
 
 pub use adamw::{AdamW, AdamWOptions, AdamWState};
@@ -72,4 +75,5 @@ pub use precision::{bf16_unit, round_products_to_bf16};
 pub use rotary::rotary;
 pub use row::attention_row;
 pub use sight::Sight;
+pub use stored::{Bytes, Format, Matrix, feed_forward_stored, linear_stored};
 pub use swiglu::swiglu;

@@ -71,6 +71,11 @@ impl Target {
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(row * self.stride), self.columns) }
     }
 
+    /// Every row alike.
+    pub(crate) fn fill_rows(&mut self, values: &[f32]) {
+        (0..self.rows).for_each(|row| self.row(row).copy_from_slice(values));
+    }
+
     /// All zeros.
     pub(crate) fn clear(&mut self) {
         (0..self.rows).for_each(|row| self.row(row).fill(0.0));

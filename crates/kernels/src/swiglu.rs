@@ -38,13 +38,16 @@ fn composed(gate_up: &Tensor) -> Result<Tensor> {
 /// `silu(gate) * up` of `gate_up` `[R, 2 half]`, `[R, half]`.
 pub(crate) fn gated(gate_up: &[f32], half: usize) -> Vec<f32> {
     filled(gate_up.len() / 2, |out| {
-        for_rows(out, half, |row, out| {
-            let (gate, up) = gate_up[row * 2 * half..][..2 * half].split_at(half);
-            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                *out = gate * sigmoid(*gate) * up;
-            }
-        });
+        for_rows(out, half, |row, out| gated_row(&gate_up[row * 2 * half..][..2 * half], out));
     })
+}
+
+/// One row of [`gated`], on the calling thread.
+pub(crate) fn gated_row(gate_up: &[f32], out: &mut [f32]) {
+    let (gate, up) = gate_up.split_at(out.len());
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        *out = gate * sigmoid(*gate) * up;
+    }
 }
 
 /// The gradient of `gate_up` `[R, 2 half]` from that of the result, `[R, half]`.
