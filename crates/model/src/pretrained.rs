@@ -125,15 +125,19 @@ impl Architecture {
     /// # Errors
     /// [`Error::ConfigSyntax`] or [`Error::Config`] with the field.
     pub fn from_json(text: &str, file: &str) -> Result<Self> {
-        let value: serde_json::Value = serde_json::from_str(text)
-            .map_err(|e| Error::ConfigSyntax { file: file.into(), reason: e.to_string() })?;
+        let value: serde_json::Value =
+            serde_json::from_str(text).map_err(|e| Error::ConfigSyntax { file: file.into(), reason: e.to_string() })?;
         let whole = Fields::new(&value, file);
         let family = whole.text("model_type")?;
         let language = whole.within("text_config", "text_config.");
         let vision = whole.within("vision_config", "vision_config.");
         let is_image = matches!(family, "qwen2_5_vl" | "qwen3_vl" | "smolvlm" | "idefics3");
         if is_image && whole.find("vision_config").is_none() {
-            return Err(whole.error("vision_config", "the vision tower's sizes", "take config.json as it was published"));
+            return Err(whole.error(
+                "vision_config",
+                "the vision tower's sizes",
+                "take config.json as it was published",
+            ));
         }
         // The reference's defaults where no file says it.
         let tied = |default| match whole.find("tie_word_embeddings") {
@@ -213,7 +217,9 @@ impl Pretrained {
         let language = path.at("language", |p| Decoder::new(p, &architecture.language))?;
         let tower = match architecture.tower.clone() {
             None => None,
-            Some(TowerShape::Qwen2_5Vl(s)) => Some(Tower::Qwen2_5Vl(path.at("visual", |p| qwen2_5_vl::Tower::new(p, s))?)),
+            Some(TowerShape::Qwen2_5Vl(s)) => {
+                Some(Tower::Qwen2_5Vl(path.at("visual", |p| qwen2_5_vl::Tower::new(p, s))?))
+            }
             Some(TowerShape::Qwen3Vl(s)) => Some(Tower::Qwen3Vl(path.at("visual", |p| qwen3_vl::Tower::new(p, s))?)),
             Some(TowerShape::SmolVlm(s)) => Some(Tower::SmolVlm(smolvlm::Tower::new(path, s)?)),
         };
@@ -227,7 +233,9 @@ impl Pretrained {
     pub fn encode(&self, pixels: &Pixels, tap: &dyn Tap) -> Result<Picture> {
         let wrong = |expected: String| {
             let got = match pixels {
-                Pixels::Patches { values, grid } => format!("patches {:?}, {} x {}", values.dims(), grid.rows, grid.cols),
+                Pixels::Patches { values, grid } => {
+                    format!("patches {:?}, {} x {}", values.dims(), grid.rows, grid.cols)
+                }
                 Pixels::Tiles { values } => format!("tiles {:?}", values.dims()),
             };
             Error::Arguments { what: "pixels", expected, got }
@@ -260,6 +268,25 @@ impl Pretrained {
                 Pixels::Tiles { values } => Ok(Picture { seen: tower.encode(values, tap)?, grid: None }),
                 Pixels::Patches { .. } => Err(wrong("tiles [n, 3, S, S]".into())),
             },
+        }
+    }
+
+    /// `Dv` of what a second look reads, and how many such features belong to one image token; `None` for a language model
+    /// alone.
+    pub fn fine(&self) -> Option<(usize, usize)> {
+        let (width, merge) = match self.tower.as_ref()? {
+            Tower::Qwen2_5Vl(tower) => (tower.width(), tower.merge()),
+            Tower::Qwen3Vl(tower) => (tower.width(), tower.merge()),
+            Tower::SmolVlm(tower) => (tower.width(), tower.merge()),
+        };
+        Some((width, merge * merge))
+    }
+
+    /// Image tokens of one tile and its side in pixels, of families that split pictures into tiles.
+    pub fn tile(&self) -> Option<(usize, usize)> {
+        match self.tower.as_ref()? {
+            Tower::SmolVlm(tower) => Some((tower.tokens_per_side() * tower.tokens_per_side(), tower.tile_px())),
+            _ => None,
         }
     }
 
@@ -308,7 +335,8 @@ impl Pretrained {
     /// [`Error::Arguments`] when a text's image tokens are not as many as its pictures have.
     pub fn open(&self, texts: &[Text], tap: &dyn Tap) -> Result<Prefix> {
         let longest = texts.iter().map(|text| text.ids.len()).max().unwrap_or(0);
-        let layers = texts.iter().flat_map(|text| text.pictures).map(|picture| picture.seen.added.len()).max().unwrap_or(0);
+        let layers =
+            texts.iter().flat_map(|text| text.pictures).map(|picture| picture.seen.added.len()).max().unwrap_or(0);
         let layers = layers.min(self.architecture.language.layers); // further ones have no layer to follow
         let (mut tokens, mut places, mut visible) = (Vec::new(), Vec::new(), Vec::new());
         let mut added = vec![Vec::new(); layers];
@@ -332,7 +360,8 @@ impl Pretrained {
         }
         let added = added.iter().map(|rows| Ok(Tensor::stack(rows, 0)?)).collect::<Result<Vec<_>>>()?;
         let tokens = Tensor::stack(&tokens, 0)?;
-        let opening = Opening { tokens: &tokens, places: &places, visible: visible.into(), causal: true, added: &added };
+        let opening =
+            Opening { tokens: &tokens, places: &places, visible: visible.into(), causal: true, added: &added };
         self.language.over_prefix(&opening, tap)
     }
 
@@ -385,6 +414,7 @@ impl Pretrained {
 
 /// Whether an output layer is stored that is not the embedding, whatever the config says of it.
 fn differs(checkpoint: &Checkpoint, layout: &Layout) -> Result<bool> {
-    let [embedding, head] = ["language.embedding", "language.head.weight"].map(|name| layout.of_ours(name, &[]).concat());
+    let [embedding, head] =
+        ["language.embedding", "language.head.weight"].map(|name| layout.of_ours(name, &[]).concat());
     checkpoint.differ(&embedding, &head)
 }

@@ -55,7 +55,8 @@ impl Case {
         let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let (expected, got) = (flat(expected), flat(got));
         let most = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
-        let far = expected.iter().zip(&got).fold(0f32, |far, (e, g)| if (e - g).abs() <= far { far } else { (e - g).abs() });
+        let far =
+            expected.iter().zip(&got).fold(0f32, |far, (e, g)| if (e - g).abs() <= far { far } else { (e - g).abs() });
         assert!(far <= TOLERANCE * most, "{}: {name} is off by {far} of {most}", self.name);
     }
 
@@ -90,14 +91,21 @@ fn rows_of(tensor: &Tensor, from: usize, count: usize) -> Tensor {
 }
 
 /// A prompt as a prefix of all but its last `own` tokens and those after it: (prefix, hidden states by layer, last hidden, rows).
-fn run(case: &Case, prompt: &str, own: usize) -> (Prefix, lare_model::cache::Cache, HashMap<usize, Tensor>, Tensor, Vec<Tensor>) {
+fn run(
+    case: &Case,
+    prompt: &str,
+    own: usize,
+) -> (Prefix, lare_model::cache::Cache, HashMap<usize, Tensor>, Tensor, Vec<Tensor>) {
     let (ids, pictures) = (case.numbers(&format!("{prompt}.input_ids")), case.pictures(prompt));
     let (first, rest) = ids.split_at(ids.len() - own);
     let kept = Kept::default();
     let prefix = case.model.open(&[Text { ids: first, pictures: &pictures }], &kept).unwrap();
     let mut cache = prefix.begin(vec![0].into());
     let run = case.model.go_on(&mut cache, &[rest.to_vec()], Rows::Last, &kept).unwrap();
-    let hidden = kept.into_inner().into_iter().map(|((_, layer), parts)| (layer, Tensor::cat(&parts, 1).unwrap().squeeze(0).unwrap()));
+    let hidden = kept
+        .into_inner()
+        .into_iter()
+        .map(|((_, layer), parts)| (layer, Tensor::cat(&parts, 1).unwrap().squeeze(0).unwrap()));
     let last = Tensor::cat(&[&prefix.hidden, &run.hidden], 1).unwrap().squeeze(0).unwrap();
     (prefix, cache, hidden.collect(), last, run.rows)
 }
@@ -196,7 +204,10 @@ fn a_cached_continuation_is_the_reference_s() {
         let (counted, _) = case.get("continuation.logits").dims2().unwrap();
         let hidden = run.hidden.squeeze(0).unwrap();
         let (all, _) = hidden.dims2().unwrap();
-        case.near("continuation.logits", &case.model.language.logits(&rows_of(&hidden, all - counted, counted)).unwrap());
+        case.near(
+            "continuation.logits",
+            &case.model.language.logits(&rows_of(&hidden, all - counted, counted)).unwrap(),
+        );
     }
 }
 
@@ -233,7 +244,8 @@ fn rows_of_a_batch_are_the_reference_s_and_nobody_sees_the_future() {
         // Another last word changes its own logits and no earlier ones.
         let changed = logits_after(1);
         let differs = |at: usize| {
-            let of = |logits: &Tensor| logits.narrow(1, at, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let of =
+                |logits: &Tensor| logits.narrow(1, at, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             of(&logits) != of(&changed)
         };
         assert!(!differs(0) && differs(1), "{}: the future is seen", case.name);

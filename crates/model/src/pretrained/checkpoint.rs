@@ -72,14 +72,17 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// Names the file that is missing, cut short or damaged, or the tensor that an index places in another file.
     pub fn open(folder: &Path, names: &'a dyn Names, format: Option<Format>, exact: fn(&str) -> bool) -> Result<Self> {
-        let mut all = Self { names, files: Vec::new(), entries: BTreeMap::new(), used: RefCell::default(), format, exact };
+        let mut all =
+            Self { names, files: Vec::new(), entries: BTreeMap::new(), used: RefCell::default(), format, exact };
         let index = folder.join(INDEX);
         if folder.join(WHOLE).is_file() {
             all.add(&folder.join(WHOLE))?;
         } else if index.is_file() {
             all.add_shards(folder, &index)?;
         } else {
-            let hint = format!("a model folder holds {WHOLE}, or shards with {INDEX}; files of PyTorch (.bin, .pth) are not read");
+            let hint = format!(
+                "a model folder holds {WHOLE}, or shards with {INDEX}; files of PyTorch (.bin, .pth) are not read"
+            );
             return Err(unreadable(&folder.join(WHOLE), "there is no such file", &hint));
         }
         Ok(all)
@@ -110,7 +113,8 @@ impl<'a> Checkpoint<'a> {
         }
         for (tensor, shard) in map {
             let found = self.entries.get(&self.names.of_stored(tensor));
-            if found.is_none_or(|entry| shard.as_str() != self.files[entry.file].0.file_name().and_then(|n| n.to_str())) {
+            if found.is_none_or(|entry| shard.as_str() != self.files[entry.file].0.file_name().and_then(|n| n.to_str()))
+            {
                 return Err(damaged(format!("it places `{tensor}` in {shard}, which does not hold it")));
             }
         }
@@ -176,7 +180,9 @@ impl<'a> Checkpoint<'a> {
         })?;
         // The filters of a convolution are a matrix here, whose rows they already are.
         let same = entry.shape == shape
-            || flat && entry.shape.first() == shape.first() && entry.shape.iter().product::<usize>() == shape.iter().product::<usize>();
+            || flat
+                && entry.shape.first() == shape.first()
+                && entry.shape.iter().product::<usize>() == shape.iter().product::<usize>();
         if !same {
             return Err(Error::WrongShape {
                 file: self.files[entry.file].0.display().to_string(),

@@ -107,7 +107,9 @@ impl<'a> Fields<'a> {
         match self.find(name) {
             None => Ok(()),
             Some(value) if *value == expected => Ok(()),
-            Some(_) => Err(self.error(name, &expected.to_string(), "this variant of the architecture is not supported")),
+            Some(_) => {
+                Err(self.error(name, &expected.to_string(), "this variant of the architecture is not supported"))
+            }
         }
     }
 }
@@ -121,7 +123,11 @@ mod tests {
         let value = serde_json::json!({"text_config": {"hidden_size": "48", "flag": null}});
         let fields = Fields::new(&value, "m/config.json").within("text_config", "text_config.");
         let message = |name: &str| fields.size(name).unwrap_err().to_string();
-        assert!(message("hidden_size").contains("`text_config.hidden_size` in m/config.json"), "{}", message("hidden_size"));
+        assert!(
+            message("hidden_size").contains("`text_config.hidden_size` in m/config.json"),
+            "{}",
+            message("hidden_size")
+        );
         assert!(message("hidden_size").contains("got       \"48\""), "{}", message("hidden_size"));
         assert!(message("other").contains("got       nothing"), "{}", message("other"));
         assert!(fields.flag_or("flag", true).unwrap());

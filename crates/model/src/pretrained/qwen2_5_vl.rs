@@ -5,11 +5,11 @@
 use super::fields::Fields;
 use super::vision::{Runs, angles_of, biased, in_squares, index, turned};
 use super::{PatchGrid, Seen};
+use crate::Result;
 use crate::nn::{Linear, Norm, Part};
 use crate::rope::Angles;
 use crate::tap::Tap;
 use crate::weights::Path;
-use crate::Result;
 use candle_core::Tensor;
 use std::collections::BTreeSet;
 
@@ -61,7 +61,9 @@ impl Shape {
             window_px: fields.size("window_size")?,
             whole: fields.counts("fullatt_block_indexes")?.into_iter().collect(),
             language_width,
-            rope_theta: fields.within("rope_parameters", "vision_config.rope_parameters.").number_or("rope_theta", 1e4)?,
+            rope_theta: fields
+                .within("rope_parameters", "vision_config.rope_parameters.")
+                .number_or("rope_theta", 1e4)?,
         };
         if shape.window_tokens() == 0 {
             return Err(fields.error("window_size", "at least a merged token's side", "the file is damaged"));
@@ -167,7 +169,10 @@ impl Tower {
 
         let x = self.patch.forward(patches)?; // [N, Dv]
         let (n, _) = x.dims2()?;
-        let mut x = x.reshape((n / per_token, per_token * c.width))?.index_select(&index(&order, device)?, 0)?.reshape((n, c.width))?;
+        let mut x = x
+            .reshape((n / per_token, per_token * c.width))?
+            .index_select(&index(&order, device)?, 0)?
+            .reshape((n, c.width))?;
         let lengths: Vec<usize> = windows.iter().map(|window| window.len() * per_token).collect();
         let (inside, over) = (Runs::new(&lengths), Runs::new(&[n]));
         for (i, block) in self.blocks.iter().enumerate() {
@@ -195,7 +200,10 @@ fn windows(rows: usize, cols: usize, side: usize) -> Vec<Vec<u32>> {
         let row = |row: usize| (left..cols.min(left + side)).map(move |col| (row * cols + col) as u32);
         (top..rows.min(top + side)).flat_map(row).collect()
     };
-    starts(rows).flat_map(|top| starts(cols).map(move |left| (top, left))).map(|(top, left)| window(top, left)).collect()
+    starts(rows)
+        .flat_map(|top| starts(cols).map(move |left| (top, left)))
+        .map(|(top, left)| window(top, left))
+        .collect()
 }
 
 #[cfg(test)]

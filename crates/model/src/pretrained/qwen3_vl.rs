@@ -54,7 +54,11 @@ impl Shape {
         }
         let (depth, deepstack) = (fields.size("depth")?, fields.counts("deepstack_visual_indexes")?);
         if deepstack.iter().any(|block| *block >= depth) {
-            return Err(fields.error("deepstack_visual_indexes", &format!("blocks below {depth}"), "the file is damaged"));
+            return Err(fields.error(
+                "deepstack_visual_indexes",
+                &format!("blocks below {depth}"),
+                "the file is damaged",
+            ));
         }
         Ok(Self {
             depth,
@@ -68,7 +72,9 @@ impl Shape {
             places_side,
             deepstack,
             language_width,
-            rope_theta: fields.within("rope_parameters", "vision_config.rope_parameters.").number_or("rope_theta", 1e4)?,
+            rope_theta: fields
+                .within("rope_parameters", "vision_config.rope_parameters.")
+                .number_or("rope_theta", 1e4)?,
         })
     }
 }

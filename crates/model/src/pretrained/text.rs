@@ -41,9 +41,16 @@ pub fn shape(fields: Fields, kind: Kind, tied: bool) -> Result<Shape> {
     if heads % kv_heads != 0 {
         return Err(fields.error("num_key_value_heads", "a divisor of num_attention_heads", "the file is damaged"));
     }
-    if head_width == 0 || head_width % 2 != 0 || (kind != Kind::Qwen3 && fields.find("head_dim").is_none() && width % heads != 0) {
+    if head_width == 0
+        || head_width % 2 != 0
+        || (kind != Kind::Qwen3 && fields.find("head_dim").is_none() && width % heads != 0)
+    {
         let hint = "the file is damaged";
-        return Err(fields.error("num_attention_heads", "a divisor of hidden_size that leaves an even head width", hint));
+        return Err(fields.error(
+            "num_attention_heads",
+            "a divisor of hidden_size that leaves an even head width",
+            hint,
+        ));
     }
     Ok(Shape {
         vocabulary: fields.size("vocab_size")?,

@@ -104,7 +104,9 @@ pub fn angles_of(places: &[[u32; 2]], head_width: usize, theta: f64, device: &De
     let quarter = head_width / 4;
     let frequency = |j: usize| theta.powf(-(j as f64) / quarter as f64) as f32;
     let frequencies: Vec<f32> = (0..quarter).map(frequency).collect();
-    let turn = |place: &[u32; 2]| place.map(|at| frequencies.iter().map(move |f| at as f32 * f)).into_iter().flatten().collect::<Vec<f32>>();
+    let turn = |place: &[u32; 2]| {
+        place.map(|at| frequencies.iter().map(move |f| at as f32 * f)).into_iter().flatten().collect::<Vec<f32>>()
+    };
     let (sin, cos): (Vec<f32>, Vec<f32>) = places.iter().flat_map(turn).map(f32::sin_cos).unzip();
     let shape = (1, places.len(), 2 * quarter);
     Ok(Angles { cos: Tensor::from_vec(cos, shape, device)?, sin: Tensor::from_vec(sin, shape, device)? })
