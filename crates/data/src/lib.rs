@@ -6,7 +6,9 @@
 //! - A sample follows from (suite version, split, task, number): the same bytes on every machine, no files.
 //! - The suite is a fair test: its tests hold a blind and a coarse answerer near chance and a solver at 100 %.
 //! - One function lays out a question as ids ([`lay_out`]) and one an answer ([`answer_ids`]).
-//! - Regions are in pixels of the picture; [`image::Prepared`] takes them to model pixels and back.
+//! - Regions are in pixels of the picture; [`image::Prepared`] takes them to model pixels and back, and [`View`] from image
+//!   tokens of the other families.
+//! - [`Processor`] makes the values that the reference implementation makes of a picture, to the bit.
 //! - Nothing is printed, nothing reads the environment; errors name the file, what was expected and what was got.
 //!
 //! # Map
@@ -14,6 +16,7 @@
 //! | module | gives |
 //! |---|---|
 //! | [`image`] | a picture from a file, and the picture as the nano model sees it |
+//! | [`processor`] | the picture as Qwen2.5-VL, Qwen3-VL, SmolVLM and Idefics3 see it, as their published configs say |
 //! | [`suite`] | any sample, or one picture with many questions |
 //! | [`scenes`] | what can be in a picture |
 //! | [`sample`], [`order_taken`] | picture, question, looks, answer, and looks that may come in any order |
@@ -49,6 +52,7 @@ pub mod batch;
 pub mod export;
 pub mod image;
 mod order;
+pub mod processor;
 pub mod prompt;
 pub mod sample;
 pub mod scenes;
@@ -58,6 +62,7 @@ pub mod tokenizer;
 pub use crate::image::{ImageError, Picture, Prepared, prepare};
 pub use batch::Stream;
 pub use order::order_taken;
+pub use processor::{Layout, Processed, Processor, ProcessorError, Size, View};
 pub use prompt::{Prompt, answer_ids, lay_out};
 pub use sample::{Question, Region, Sample, Split, Step, Task};
 pub use scenes::{Colour, Group, Mark, Object};
