@@ -21,6 +21,7 @@
 //! | [`scenes`] | what can be in a picture |
 //! | [`sample`], [`order_taken`] | picture, question, looks, answer, and looks that may come in any order |
 //! | [`tokenizer`], [`prompt`] | text as ids |
+//! | [`chat`] | conversations with the models of a Hugging Face folder: template, tokenizer, where pictures stand |
 //! | [`batch`] | the order of samples, resumable |
 //! | [`export`] | the suite as files for other tools |
 //!
@@ -49,6 +50,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout))]
 
 pub mod batch;
+pub mod chat;
 pub mod export;
 pub mod image;
 mod order;
