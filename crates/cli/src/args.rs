@@ -34,6 +34,9 @@ pub enum Command {
     Report(Report),
     /// Show what a model folder holds, and whether it loads.
     Inspect(Inspect),
+    /// Write every intermediate of a pretrained model between a prompt and its logits, to compare it with another
+    /// implementation.
+    Dump(Dump),
     /// Check this machine and the model inside the program.
     Doctor,
     /// Print the completion script of a shell.
@@ -70,9 +73,14 @@ pub struct Ask {
     #[arg(long, value_name = "FILE")]
     pub questions: Option<PathBuf>,
 
-    /// The model folder to use instead of the model inside the program.
+    /// The model folder to use instead of the model inside the program: of `lare train`, or a Hugging Face folder of
+    /// Qwen2.5-VL, Qwen3-VL, SmolVLM or Idefics3.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+
+    /// With a Hugging Face folder: convert the matrices while they are loaded; by default they stay as they are stored.
+    #[arg(long, requires = "model")]
+    pub dtype: Option<Dtype>,
 
     /// Latent steps: a number, or `auto` to let the model stop when it is done.
     #[arg(long, value_name = "N|auto", default_value = "auto")]
@@ -294,6 +302,67 @@ pub struct Inspect {
     /// List every tensor with its shape and number type.
     #[arg(long)]
     pub tensors: bool,
+}
+
+/// `lare dump`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: lare dump --model Qwen2.5-VL-3B-Instruct --image photo.jpg --prompt \"What is this?\" --out ours.safetensors"
+)]
+pub struct Dump {
+    /// A Hugging Face folder of Qwen2.5-VL, Qwen3-VL, SmolVLM, Idefics3, Qwen2, Qwen3 or Llama.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+
+    /// A picture; several in the order of the prompt.
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+
+    /// What a user asks; the pictures come before it, and the folder's chat template around both.
+    #[arg(long, value_name = "TEXT", required_unless_present = "ids", conflicts_with = "ids")]
+    pub prompt: Option<String>,
+
+    /// The ids of the whole prompt instead, separated by commas, with as many image tokens as the pictures take. Needs no
+    /// tokenizer.
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub ids: Vec<u32>,
+
+    /// Convert the matrices while they are loaded.
+    #[arg(long)]
+    pub dtype: Option<Dtype>,
+
+    /// The safetensors file to write.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// How the matrices of a pretrained model are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// 16 bits, 8 of exponent.
+    Bf16,
+    /// 16 bits, 5 of exponent.
+    F16,
+    /// 32 bits.
+    F32,
+    /// 8 bits and a scale for 32 numbers, as in GGUF.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4 bits and scales, as in GGUF.
+    #[value(name = "q4_k")]
+    Q4K,
+}
+
+impl From<Dtype> for lare_infer::Format {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+            Dtype::F32 => Self::F32,
+            Dtype::Q8_0 => Self::Q8_0,
+            Dtype::Q4K => Self::Q4K,
+        }
+    }
 }
 
 /// Pages that the program writes about itself.

@@ -16,6 +16,14 @@ pub enum Error {
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
 
+    /// The text side of a Hugging Face folder does not fit, or refuses a conversation.
+    #[error(transparent)]
+    Chat(#[from] lare_data::chat::ChatError),
+
+    /// The image processor of a Hugging Face folder does not fit, or refuses a picture.
+    #[error(transparent)]
+    Processor(#[from] lare_data::ProcessorError),
+
     /// The folder is no model folder.
     #[error("`{}` is not a model folder\n  expected  a folder with {expected}\n  got       {got}\n\nhint: pass the folder `model` of a finished run, or leave `--model` out for the built-in model", folder.display())]
     NotAFolder {

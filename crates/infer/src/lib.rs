@@ -21,6 +21,7 @@
 
 pub mod draw;
 mod error;
+pub mod generator;
 pub mod inspect;
 pub mod load;
 pub mod look;
@@ -30,8 +31,9 @@ pub mod replaced;
 pub mod sampler;
 pub mod session;
 
-pub use candle_core::Device;
+pub use candle_core::{Device, Tensor};
 pub use error::{Error, Result};
+pub use lare_kernels::Format;
 pub use load::{Assistant, Files};
 pub use look::LookReport;
 pub use options::{Options, Steps};

@@ -52,6 +52,23 @@ pub enum Pixels {
     },
 }
 
+impl Pixels {
+    /// `pixel_values` of the reference.
+    pub fn values(&self) -> &Tensor {
+        match self {
+            Self::Patches { values, .. } | Self::Tiles { values } => values,
+        }
+    }
+
+    /// How patches lie; tiles need not say.
+    pub fn grid(&self) -> Option<PatchGrid> {
+        match self {
+            Self::Patches { grid, .. } => Some(*grid),
+            Self::Tiles { .. } => None,
+        }
+    }
+}
+
 /// Patches of a picture, before any are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PatchGrid {

@@ -1,6 +1,6 @@
 //! `lare ask`: a picture and questions in, answers out, and pictures of where the model looked.
 
-use super::{Outcome, assistant, counted};
+use super::{Outcome, assistant, counted, generate};
 use crate::args::{Ask, StepCount};
 use crate::failure::Failure;
 use crate::files::{self, Source};
@@ -18,6 +18,10 @@ const BATCH: usize = 32;
 
 /// Answers.
 pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
+    if let Some(folder) = ask.model.as_deref().filter(|folder| generate::is_for(folder)) {
+        return generate::run(ask, folder, messages);
+    }
+    refuse_dtype(ask)?;
     let questions = Questions::of(ask)?;
     refuse_to_replace_the_picture(ask)?;
     refuse_looks_of_another_format(ask)?;
@@ -54,6 +58,16 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
         remove_older_traces(folder, questions.len())?;
     }
     Ok(Outcome::Done)
+}
+
+/// Our own models are small and run in f32.
+fn refuse_dtype(ask: &Ask) -> Result<(), Failure> {
+    match ask.dtype {
+        None => Ok(()),
+        Some(_) => Err(Failure::new("`--dtype` is for Hugging Face folders")
+            .part("expected", "a folder with config.json")
+            .hint("leave --dtype out; models of `lare train` run in f32")),
+    }
 }
 
 /// Says that there are answers without words, and why; `empty` has the latent steps of each.

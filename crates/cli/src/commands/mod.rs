@@ -3,7 +3,9 @@
 pub mod ask;
 pub mod docs;
 pub mod doctor;
+pub mod dump;
 pub mod eval;
+pub mod generate;
 pub mod inspect;
 pub mod make_data;
 pub mod report;

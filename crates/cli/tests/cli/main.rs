@@ -5,6 +5,7 @@ mod ask;
 mod bad_models;
 mod bad_pictures;
 mod bad_requests;
+mod dump;
 mod eval;
 mod pages;
 mod report;

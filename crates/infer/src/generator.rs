@@ -1,0 +1,262 @@
+//! A pretrained model from a Hugging Face folder, used as it was published: it answers in text, without latent steps.
+//!
+//! ```text
+//! messages ─ template, placeholders ─► ids ──────────────┐
+//! pictures ─ processor ─► pixels ─ vision tower ─► tokens ┴─ open ─► prefix ─ go on ─► logits ─ sampler ─► text
+//! ```
+
+use crate::sampler::{Sampler, Sampling};
+use crate::{Error, Result};
+use candle_core::{Device, IndexOp, Tensor};
+use lare_data::Picture;
+use lare_data::chat::{Chat, Content, Message, Part, PictureTokens, RenderOptions, Role};
+use lare_data::processor::{Layout, Processor};
+use lare_kernels::Format;
+use lare_model::decoder::Rows;
+use lare_model::pretrained::{self, PatchGrid, Pixels, Pretrained, Text};
+use lare_model::tap::{Kept, Tap};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A model, its text side and its image processor.
+pub struct Generator {
+    /// The model.
+    pub model: Pretrained,
+    /// Tokenizer, template and defaults of generation.
+    pub chat: Chat,
+    processor: Option<Processor>,
+}
+
+/// How an answer is generated.
+#[derive(Clone, Copy, Debug)]
+pub struct Generation {
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Most tokens of the answer.
+    pub max_tokens: usize,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its text.
+    pub text: String,
+    /// Its tokens, an end token included.
+    pub tokens: Vec<u32>,
+    /// Whether it came to its end.
+    pub ended: bool,
+    /// Tokens of the prompt, image tokens included.
+    pub prompt_tokens: usize,
+    /// Image tokens among them.
+    pub image_tokens: usize,
+    /// From the pictures' bytes to the first token.
+    pub first_token: Duration,
+    /// From the first token to the last.
+    pub rest: Duration,
+}
+
+/// Everything a model is given to read: ids, and what its tower sees in the pictures.
+struct Given {
+    ids: Vec<u32>,
+    pictures: Vec<pretrained::Picture>,
+    pixels: Vec<Pixels>,
+}
+
+/// Pixels of a picture as the family's processor makes them, and what the prompt must say of it.
+fn process(processor: &Processor, model: &Pretrained, picture: &Picture) -> Result<(Pixels, PictureTokens)> {
+    let processed = processor.process(picture)?;
+    let values = Tensor::from_vec(processed.pixel_values, &processed.shape[..], &Device::Cpu)?;
+    Ok(match processed.layout {
+        Layout::Grid { rows, cols } => {
+            let per_token = model.fine().map_or(1, |(_, per_token)| per_token);
+            (Pixels::Patches { values, grid: PatchGrid { rows, cols } }, PictureTokens::Run(rows * cols / per_token))
+        }
+        Layout::Tiles { rows, cols } => {
+            let tokens_per_tile = model.tile().map_or(0, |(tokens, _)| tokens);
+            (Pixels::Tiles { values }, PictureTokens::Tiles { rows, cols, tokens_per_tile })
+        }
+    })
+}
+
+/// A question on pictures as one message of a user.
+#[must_use]
+pub fn question(pictures: usize, text: &str) -> Message {
+    let parts = std::iter::repeat_n(Part::Picture, pictures).chain([Part::Text(text.to_owned())]);
+    Message { role: Role::User, content: Content::Parts(parts.collect()) }
+}
+
+impl Generator {
+    /// Loads a folder onto the CPU; `format` as for [`Pretrained::from_folder`].
+    ///
+    /// # Errors
+    /// Names the file, and the field, tensor or token that does not fit.
+    pub fn from_folder(folder: &Path, format: Option<Format>) -> Result<Self> {
+        let chat = Chat::from_folder(folder)?;
+        let model = Pretrained::from_folder(folder, format)?;
+        let processor = model.fine().map(|_| Processor::open(folder)).transpose()?;
+        Ok(Self { model, chat, processor })
+    }
+
+    /// Renders messages, processes and encodes their pictures.
+    fn given(&self, messages: &[Message], pictures: &[&Picture], tap: &dyn Tap) -> Result<Given> {
+        let Some(processor) = self.processor.as_ref().filter(|_| !pictures.is_empty()) else {
+            let rendered = self.chat.render(messages, &RenderOptions::default())?;
+            let ids = self.chat.encode(&rendered, &[])?.ids;
+            return Ok(Given { ids, pictures: Vec::new(), pixels: Vec::new() });
+        };
+        let processed = pictures.iter().map(|picture| process(processor, &self.model, picture));
+        let (pixels, tokens): (Vec<_>, Vec<_>) = processed.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let rendered = self.chat.render(messages, &RenderOptions::default())?;
+        let ids = self.chat.encode(&rendered, &tokens)?.ids;
+        let pictures = pixels.iter().map(|pixels| self.model.encode(pixels, tap)).collect::<lare_model::Result<_>>()?;
+        Ok(Given { ids, pictures, pixels })
+    }
+
+    /// Answers; `on_text` hears the text as it comes.
+    ///
+    /// # Errors
+    /// For messages or pictures that the folder's template or processor refuses, and prompts longer than the context.
+    pub fn answer(
+        &self,
+        messages: &[Message],
+        pictures: &[&Picture],
+        generation: &Generation,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Said> {
+        let begun = Instant::now();
+        let given = self.given(messages, pictures, &())?;
+        let (first, rest) = given.ids.split_at(given.ids.len().saturating_sub(1));
+        let image_tokens = self.model.image_tokens(&given.ids).len();
+        let prefix = self.model.open(&[Text { ids: first, pictures: &given.pictures }], &())?;
+        let mut cache = prefix.begin(vec![0].into());
+        let room = self.model.architecture.language.max_positions.saturating_sub(given.ids.len());
+        let (mut sampler, mut decoder) = (Sampler::new(generation.sampling), self.chat.decoder());
+        let eos = &self.chat.generation().eos;
+        let (mut text, mut tokens, mut ended) = (String::new(), Vec::new(), false);
+        let (mut fed, mut first_token) = (rest.to_vec(), Duration::ZERO);
+        while tokens.len() < generation.max_tokens.min(room) && !ended {
+            let run = self.model.go_on(&mut cache, &[fed], Rows::None, &())?;
+            let last = run.hidden.dim(1)? - 1;
+            let logits = self.model.language.logits(&run.hidden.i((.., last))?.contiguous()?)?;
+            let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+            if let Some(got) = logits.iter().find(|logit| !logit.is_finite()) {
+                return Err(Error::NotFinite { what: "a logit", got: *got });
+            }
+            let token = sampler.pick(&logits);
+            if tokens.is_empty() {
+                first_token = begun.elapsed();
+            }
+            tokens.push(token);
+            ended = eos.contains(&token);
+            let more = if ended { String::new() } else { decoder.push(token) };
+            if !more.is_empty() {
+                on_text(&more);
+                text.push_str(&more);
+            }
+            fed = vec![token];
+        }
+        let more = decoder.finish();
+        on_text(&more);
+        text.push_str(&more);
+        let rest = begun.elapsed().saturating_sub(first_token);
+        Ok(Said { text, tokens, ended, prompt_tokens: given.ids.len(), image_tokens, first_token, rest })
+    }
+}
+
+/// What is dumped: a prompt to be rendered, or ids as they are.
+#[derive(Clone, Copy, Debug)]
+pub enum Prompt<'a> {
+    /// One message of a user, with the pictures before the text.
+    Question(&'a str),
+    /// Ids, a placeholder for each image token.
+    Ids(&'a [u32]),
+}
+
+/// Everything between a prompt and its logits, by the names of `docs/debugging.md`.
+///
+/// # Errors
+/// As [`Generator::answer`].
+pub fn dump(
+    folder: &Path,
+    format: Option<Format>,
+    pictures: &[&Picture],
+    prompt: Prompt,
+) -> Result<BTreeMap<String, Tensor>> {
+    let kept = Kept::default();
+    let (model, given) = match prompt {
+        Prompt::Question(text) => {
+            let generator = Generator::from_folder(folder, format)?;
+            let given = generator.given(&[question(pictures.len(), text)], pictures, &kept)?;
+            (generator.model, given)
+        }
+        Prompt::Ids(ids) => {
+            let model = Pretrained::from_folder(folder, format)?;
+            let processor = if pictures.is_empty() { None } else { Some(Processor::open(folder)?) };
+            let processed = pictures.iter().zip(processor.iter().cycle());
+            let pixels = processed.map(|(picture, processor)| Ok(process(processor, &model, picture)?.0));
+            let pixels = pixels.collect::<Result<Vec<_>>>()?;
+            let pictures = pixels.iter().map(|p| model.encode(p, &kept)).collect::<lare_model::Result<_>>()?;
+            (model, Given { ids: ids.to_vec(), pictures, pixels })
+        }
+    };
+    let mut named = intermediates(&model, &given, &kept)?;
+    for ((name, layer), runs) in kept.into_inner() {
+        // A run of the tower for each picture; the prefix and what follows it of the decoder.
+        let joined = if name == "hidden" { Tensor::cat(&runs, 1)?.squeeze(0)? } else { Tensor::cat(&runs, 0)? };
+        named.insert(format!("{name}.{layer}"), joined);
+    }
+    Ok(named)
+}
+
+/// The tensors as the bytes of a safetensors file.
+///
+/// # Errors
+/// Only for what cannot be: tensors on another device.
+pub fn archive(named: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
+    let views: Vec<(&String, &Tensor)> = named.iter().collect();
+    let serialized = safetensors::serialize(views, None);
+    serialized.map_err(|error| candle_core::Error::wrap(error).into())
+}
+
+fn intermediates(model: &Pretrained, given: &Given, tap: &dyn Tap) -> Result<BTreeMap<String, Tensor>> {
+    let mut named = BTreeMap::new();
+    let mut put = |name: String, tensor: Tensor| _ = named.insert(name, tensor);
+    let text = Text { ids: &given.ids, pictures: &given.pictures };
+    let values: Vec<&Tensor> = given.pixels.iter().map(Pixels::values).collect();
+    let grids: Vec<i64> =
+        given.pixels.iter().filter_map(Pixels::grid).flat_map(|g| [1, g.rows as i64, g.cols as i64]).collect();
+    if !values.is_empty() {
+        put("pixel_values".into(), Tensor::cat(&values, 0)?);
+        let seen: Vec<&Tensor> = given.pictures.iter().map(|p| &p.seen.tokens).collect();
+        put("vision".into(), Tensor::cat(&seen, 0)?);
+        for layer in 0..given.pictures[0].seen.added.len() {
+            let added: Vec<&Tensor> = given.pictures.iter().map(|p| &p.seen.added[layer]).collect();
+            put(format!("deepstack.{layer}"), Tensor::cat(&added, 0)?);
+        }
+    }
+    if !grids.is_empty() {
+        let pictures = grids.len() / 3;
+        put("image_grid_thw".into(), Tensor::from_vec(grids, (pictures, 3), &Device::Cpu)?);
+    }
+    let ids: Vec<i64> = given.ids.iter().map(|id| i64::from(*id)).collect();
+    let places = model.places(text)?;
+    let positions: Vec<i64> = (0..3).flat_map(|axis| places.iter().map(move |p| i64::from(p[axis]))).collect();
+    put("positions".into(), Tensor::from_vec(positions, (3, ids.len()), &Device::Cpu)?);
+    put("input_ids".into(), Tensor::new(ids, &Device::Cpu)?);
+
+    let Some((last, first)) = given.ids.split_last() else {
+        let (expected, got) = ("at least one".into(), "none".into());
+        return Err(lare_model::Error::Arguments { what: "ids", expected, got }.into());
+    };
+    let prefix = model.open(&[Text { ids: first, pictures: &given.pictures }], tap)?;
+    let run = model.go_on(&mut prefix.begin(vec![0].into()), &[vec![*last]], Rows::Last, tap)?;
+    for (layer, row) in run.rows.iter().enumerate() {
+        let row = row.squeeze(0)?; // [H, T - 1]; the rest of each head's attention went to the token itself
+        let own = (1.0 - row.sum_keepdim(1)?)?;
+        put(format!("attention_row.{layer}"), Tensor::cat(&[row, own], 1)?);
+    }
+    let hidden = Tensor::cat(&[&prefix.hidden, &run.hidden], 1)?.squeeze(0)?;
+    put("logits".into(), model.language.logits(&hidden)?);
+    Ok(named)
+}
