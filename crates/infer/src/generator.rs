@@ -11,7 +11,7 @@ use candle_core::{Device, IndexOp, Tensor};
 use lare_data::Picture;
 use lare_data::chat::{Chat, Content, Message, Part, PictureTokens, RenderOptions, Role};
 use lare_data::processor::{Layout, Processor};
-use lare_kernels::Format;
+use lare_model::Format;
 use lare_model::decoder::Rows;
 use lare_model::pretrained::{self, PatchGrid, Pixels, Pretrained, Text};
 use lare_model::tap::{Kept, Tap};

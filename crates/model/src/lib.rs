@@ -40,6 +40,7 @@ pub mod weights;
 
 pub use config::Config;
 pub use error::{Error, Result};
+pub use lare_kernels::Format;
 pub use reasoner::{Prompts, Reasoner, Thread, Views};
 pub use refocus::{Focus, Look};
 pub use weights::{Init, Loaded, ParameterSpec, Path, Source, specifications};

@@ -220,7 +220,7 @@ impl<'a> Checkpoint<'a> {
         let matrix = Matrix::stored(bytes, entry.range.clone(), format, rows, inputs)?;
         match self.format {
             // A row that is no whole number of blocks cannot be quantised.
-            Some(wanted) if wanted != format && !(self.exact)(name) && inputs % wanted.block_length() == 0 => {
+            Some(wanted) if wanted != format && !(self.exact)(name) && inputs.is_multiple_of(wanted.block_length()) => {
                 Ok(matrix.to_format(wanted)?)
             }
             _ => Ok(matrix),

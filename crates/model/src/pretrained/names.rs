@@ -52,10 +52,11 @@ impl Names for Layout {
             if stored.starts_with("visual.") {
                 return format!("model.{stored}");
             }
-            if let Some(rest) = stored.strip_prefix("model.") {
-                if !rest.starts_with("language_model.") && !rest.starts_with("visual.") {
-                    return format!("model.language_model.{rest}");
-                }
+            if let Some(rest) = stored.strip_prefix("model.")
+                && !rest.starts_with("language_model.")
+                && !rest.starts_with("visual.")
+            {
+                return format!("model.language_model.{rest}");
             }
         }
         stored.into()

@@ -170,7 +170,10 @@ impl Tower {
         let x = self.patch.forward(&patches)?.broadcast_add(&self.places)?;
         let mut x = x.reshape((n * side * side, c.width))?;
         let runs = Runs::new(&vec![side * side; n]);
-        let seen = |i, x: &Tensor| Ok::<_, Error>(tap.see("vision_hidden", i, &x.reshape((n, side * side, c.width))?));
+        let seen = |i, x: &Tensor| -> Result<()> {
+            tap.see("vision_hidden", i, &x.reshape((n, side * side, c.width))?);
+            Ok(())
+        };
         for (i, block) in self.blocks.iter().enumerate() {
             seen(i, &x)?;
             x = block.forward(&x, c.heads, &runs)?;
