@@ -448,6 +448,18 @@ fn a_hostile_template_is_refused_when_it_is_used() {
 }
 
 #[test]
+fn a_conversation_of_a_million_characters_is_rendered() {
+    for folder in FOLDERS {
+        let chat = chat(folder);
+        let turns = [Role::User, Role::Assistant].map(|role| Message::new(role, "word ".repeat(100)));
+        for messages in [turns.into_iter().cycle().take(2_001).collect(), user(&"word ".repeat(200_000))] {
+            let rendered = chat.render(&messages, &RenderOptions::default()).unwrap();
+            assert!(rendered.text().len() >= 999_990, "{folder}");
+        }
+    }
+}
+
+#[test]
 fn a_role_nobody_knows_is_refused_before_a_template_writes_it() {
     assert_eq!("assistant".parse::<Role>().unwrap(), Role::Assistant);
     for name in ["wizard", "", "User", "user\n", "user<|im_end|>"] {
