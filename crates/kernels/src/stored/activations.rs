@@ -20,6 +20,9 @@ const ROUND: f32 = 12_582_912.0;
 #[repr(C, align(64))]
 pub(super) struct Aligned<T>(pub T);
 
+/// A block of floats.
+pub(super) type Floats = Aligned<[f32; FLOATS]>;
+
 /// Whole numbers, `x = scale * value`.
 #[derive(Default)]
 struct Whole<const N: usize> {
@@ -33,8 +36,8 @@ pub(super) struct Activations {
     rows: usize,
     inputs: usize,
     group: usize,
-    plain: Vec<Aligned<[f32; FLOATS]>>,
-    parted: Vec<Aligned<[f32; FLOATS]>>,
+    plain: Vec<Floats>,
+    parted: Vec<Floats>,
     q8_0: Whole<Q8_0_LENGTH>,
     q4k: Whole<Q4K_LENGTH>,
     q4k_sums: Vec<Aligned<[i32; Q4K_GROUPS]>>,
@@ -90,26 +93,26 @@ impl Activations {
     }
 
     /// For f32 and f16: blocks of the group of `G` rows that begins with row `first`.
-    pub(super) fn plain<const G: usize>(&self, first: usize) -> &[[Aligned<[f32; FLOATS]>; G]] {
+    pub(super) fn plain<const G: usize>(&self, first: usize) -> &[[Floats; G]] {
         self.of_group(&self.plain, first, FLOATS)
     }
 
     /// For bf16, [`parted`], as two neighbours come out of one word.
-    pub(super) fn parted<const G: usize>(&self, first: usize) -> &[[Aligned<[f32; FLOATS]>; G]] {
+    pub(super) fn parted<const G: usize>(&self, first: usize) -> &[[Floats; G]] {
         self.of_group(&self.parted, first, FLOATS)
     }
 
-    /// For Q8_0: scales and values.
+    /// For Q8_0.
     pub(super) fn q8_0<const G: usize>(&self, first: usize) -> Q8_0Activations<'_, G> {
-        let of = Q8_0_LENGTH;
-        (self.of_group(&self.q8_0.scales, first, of), self.of_group(&self.q8_0.values, first, of))
+        let scales = self.of_group(&self.q8_0.scales, first, Q8_0_LENGTH);
+        Q8_0Activations { scales, values: self.of_group(&self.q8_0.values, first, Q8_0_LENGTH) }
     }
 
-    /// For Q4_K: scales, values in the [`q4k_order`], and the sums of each 32.
+    /// For Q4_K.
     pub(super) fn q4k<const G: usize>(&self, first: usize) -> Q4KActivations<'_, G> {
-        let of = Q4K_LENGTH;
-        let (scales, values) = (self.of_group(&self.q4k.scales, first, of), self.of_group(&self.q4k.values, first, of));
-        (scales, values, self.of_group(&self.q4k_sums, first, of))
+        let scales = self.of_group(&self.q4k.scales, first, Q4K_LENGTH);
+        let sums = self.of_group(&self.q4k_sums, first, Q4K_LENGTH);
+        Q4KActivations { scales, values: self.of_group(&self.q4k.values, first, Q4K_LENGTH), sums }
     }
 
     /// Rows and the elements that blocks of `length` begin with, in the order they are laid out.
@@ -127,11 +130,31 @@ impl Activations {
     }
 }
 
-/// Scales and values, `[block][row]`.
-pub(super) type Q8_0Activations<'a, const G: usize> = (&'a [[f32; G]], &'a [[Aligned<[i16; Q8_0_LENGTH]>; G]]);
-/// Scales, values and sums, `[block][row]`.
-pub(super) type Q4KActivations<'a, const G: usize> =
-    (&'a [[f32; G]], &'a [[Aligned<[i16; Q4K_LENGTH]>; G]], &'a [[Aligned<[i32; Q4K_GROUPS]>; G]]);
+/// Whole numbers of a group for Q8_0, `[block][row]`.
+#[derive(Clone, Copy)]
+pub(super) struct Q8_0Activations<'a, const G: usize> {
+    pub scales: &'a [[f32; G]],
+    pub values: &'a [[Aligned<[i16; Q8_0_LENGTH]>; G]],
+}
+
+/// Whole numbers of a group for Q4_K, `[block][row]`.
+#[derive(Clone, Copy)]
+pub(super) struct Q4KActivations<'a, const G: usize> {
+    pub scales: &'a [[f32; G]],
+    /// In the [`q4k_order`].
+    pub values: &'a [[Aligned<[i16; Q4K_LENGTH]>; G]],
+    /// Of each 32 values.
+    pub sums: &'a [[Aligned<[i32; Q4K_GROUPS]>; G]],
+}
+
+impl<const G: usize> Q4KActivations<'_, G> {
+    /// `count` blocks from `start` on.
+    #[inline(always)]
+    pub(super) fn some(&self, start: usize, count: usize) -> Self {
+        let some = start..start + count;
+        Self { scales: &self.scales[some.clone()], values: &self.values[some.clone()], sums: &self.sums[some] }
+    }
+}
 
 /// The scale, and the nearest whole numbers.
 fn in_whole_numbers<const N: usize>(x: &[f32; N]) -> (f32, Aligned<[i16; N]>) {

@@ -11,34 +11,52 @@
 //! A row's sums do not depend on the rows beside it, and are the same on every path: lanes are the running sums that
 //! the portable code names.
 
-/// Defines `run`, which multiplies a task's rows, each with a group of activations whose sums the registers hold, by
-/// the kernels of the module it stands in.
+/// Defines `run`, which multiplies some weight rows at once with some activations, as many as the registers hold the
+/// sums of, by the kernels of the module it stands in: so many rows of floats with 1, 2, 3 and 4 activations, and so many
+/// of whole numbers.
+///
+/// Weight rows that are taken at once lie far apart, so that each is one of a stream that the processor sees coming.
 macro_rules! define_run {
-    ($($attribute:meta)?) => {
+    ([$f1:literal, $f2:literal, $f3:literal, $f4:literal], $whole:literal $(, $attribute:meta)?) => {
         $(#[$attribute])?
         pub(super) fn run(task: super::Task) {
+            let floats = task.weights.format.block_length() == 1;
             for [first, count] in task.x.groups() {
-                match count {
-                    1 => group::<1>(task, first),
-                    2 => group::<2>(task, first),
-                    3 => group::<3>(task, first),
-                    _ => group::<4>(task, first),
+                match (floats, count) {
+                    (true, 1) => group::<$f1, 1>(task, first),
+                    (true, 2) => group::<$f2, 2>(task, first),
+                    (true, 3) => group::<$f3, 3>(task, first),
+                    (true, _) => group::<$f4, 4>(task, first),
+                    (false, 1) => group::<$whole, 1>(task, first),
+                    (false, 2) => group::<$whole, 2>(task, first),
+                    (false, 3) => group::<$whole, 3>(task, first),
+                    (false, _) => group::<$whole, 4>(task, first),
                 }
             }
         }
 
         $(#[$attribute])?
-        fn group<const G: usize>(task: super::Task, first: usize) {
-            let (weights, x) = (task.weights, task.x);
-            for row in 0..weights.count() {
-                let bytes = weights.row(row);
-                let sums = match weights.format {
-                    Format::F32 => f32::<G>(bytes, x.plain(first)),
-                    Format::F16 => f16::<G>(bytes, x.plain(first)),
-                    Format::Bf16 => bf16::<G>(bytes, x.parted(first)),
-                    Format::Q8_0 => q8_0::<G>(bytes, x.q8_0(first)),
-                    Format::Q4K => q4k::<G>(bytes, x.q4k(first)),
-                };
+        fn group<const O: usize, const G: usize>(task: super::Task, first: usize) {
+            let apart = task.weights.count() / O;
+            for row in 0..apart {
+                rows::<O, G>(task, first, std::array::from_fn(|i| row + i * apart));
+            }
+            for row in O * apart..task.weights.count() {
+                rows::<1, G>(task, first, [row]);
+            }
+        }
+
+        $(#[$attribute])?
+        fn rows<const O: usize, const G: usize>(task: super::Task, first: usize, rows: [usize; O]) {
+            let (weights, x) = (rows.map(|row| task.weights.row(row)), task.x);
+            let sums = match task.weights.format {
+                Format::F32 => f32::<O, G>(weights, x.plain(first)),
+                Format::F16 => f16::<O, G>(weights, x.plain(first)),
+                Format::Bf16 => bf16::<O, G>(weights, x.parted(first)),
+                Format::Q8_0 => q8_0::<O, G>(weights, x.q8_0(first)),
+                Format::Q4K => q4k::<O, G>(weights, x.q4k(first)),
+            };
+            for (row, sums) in rows.into_iter().zip(sums) {
                 task.put(row, first, sums);
             }
         }
@@ -57,8 +75,11 @@ use crate::buffer::{Shared, filled};
 use crate::crew::in_phases;
 use std::sync::OnceLock;
 
-/// Bytes of weights that a thread takes at once: enough that the processor sees a stream.
+/// Bytes of weights that a thread takes at once, or [`TASK_ROWS`] if those are more: enough that the processor sees
+/// streams.
 const TASK_BYTES: usize = 1 << 17;
+/// The most weight rows that a kernel takes at once.
+const TASK_ROWS: usize = 4;
 /// Below this many products a call stays on its thread, as elsewhere in this crate.
 const PARALLEL_PRODUCTS: usize = 1 << 15;
 
@@ -83,12 +104,7 @@ impl Path {
                 let avx2 = is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c");
-                let avx512 = avx2
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni");
+                let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
                 there.extend(avx512.then_some(Self::Avx512));
                 there.extend(avx2.then_some(Self::Avx2));
             }
@@ -153,6 +169,27 @@ impl Task<'_> {
     }
 }
 
+/// Rows of weights in blocks of `N` bytes, and one more block, filled up with zeros, where some are left.
+#[inline(always)]
+fn in_blocks<const O: usize, const N: usize>(rows: [&[u8]; O]) -> ([&[[u8; N]]; O], Option<[[u8; N]; O]>) {
+    let rows = rows.map(|row| row.as_chunks::<N>());
+    let some = rows.iter().any(|(_, rest)| !rest.is_empty());
+    let rest = some.then(|| {
+        rows.map(|(_, rest)| {
+            let mut block = [0; N];
+            block[..rest.len()].copy_from_slice(rest);
+            block
+        })
+    });
+    (rows.map(|(blocks, _)| blocks), rest)
+}
+
+/// How many blocks every row has.
+#[inline(always)]
+fn whole<const O: usize, const N: usize>(rows: [&[[u8; N]]; O]) -> usize {
+    rows.iter().map(|blocks| blocks.len()).min().unwrap_or(0)
+}
+
 /// A product cut into tasks.
 pub(super) struct Product<'a> {
     weights: Vec<Rows<'a>>,
@@ -161,7 +198,8 @@ pub(super) struct Product<'a> {
 
 impl<'a> Product<'a> {
     pub(super) fn new(weight: &'a Matrix) -> Self {
-        let cut = |rows: Rows<'a>| rows.panels((TASK_BYTES / rows.row_bytes).max(1));
+        let cut =
+            |rows: Rows<'a>| rows.panels((TASK_BYTES / rows.row_bytes).next_multiple_of(TASK_ROWS).max(TASK_ROWS));
         Self { weights: weight.rows().flat_map(cut).collect(), products: weight.outputs * weight.inputs }
     }
 

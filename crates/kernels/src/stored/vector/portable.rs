@@ -1,36 +1,41 @@
 //! The kernels as any processor runs them; what the others are measured against, to the bit.
 
-use crate::stored::activations::{Aligned, FLOATS, Q4K_WORDS, Q4KActivations, Q8_0Activations, parted};
-use crate::stored::format::{Format, Q4K_GROUPS, Q8_0_LENGTH, bf16_to_f32, f16_to_f32, q4k_parts, q8_0_parts};
+use crate::stored::activations::{Aligned, FLOATS, Floats, Q4K_WORDS, Q4KActivations, Q8_0Activations, parted};
+use crate::stored::format::{Format, Q4K_GROUPS, bf16_to_f32, f16_to_f32, q4k_parts, q8_0_parts};
 
-define_run!();
+/// Running sums.
+const LANES: usize = 16;
 
-fn f32<const G: usize>(weights: &[u8], x: &[[Aligned<[f32; FLOATS]>; G]]) -> [f32; G] {
-    floats(weights, x, |block: &[[u8; 4]; FLOATS]| block.map(f32::from_le_bytes))
+define_run!([1, 1, 1, 1], 1);
+
+fn f32<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
+    weights.map(|weights| floats(weights, x, |block: &[[u8; 4]; FLOATS]| block.map(f32::from_le_bytes)))
 }
 
-fn f16<const G: usize>(weights: &[u8], x: &[[Aligned<[f32; FLOATS]>; G]]) -> [f32; G] {
-    floats(weights, x, |block: &[[u8; 2]; FLOATS]| block.map(|bytes| f16_to_f32(u16::from_le_bytes(bytes))))
+fn f16<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
+    let widen = |block: &[[u8; 2]; FLOATS]| block.map(|bytes| f16_to_f32(u16::from_le_bytes(bytes)));
+    weights.map(|weights| floats(weights, x, widen))
 }
 
-fn bf16<const G: usize>(weights: &[u8], x: &[[Aligned<[f32; FLOATS]>; G]]) -> [f32; G] {
-    floats(weights, x, |block: &[[u8; 2]; FLOATS]| {
-        std::array::from_fn(|place| bf16_to_f32(u16::from_le_bytes(block[parted(place)])))
-    })
+fn bf16<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
+    let widen =
+        |block: &[[u8; 2]; FLOATS]| std::array::from_fn(|place| bf16_to_f32(u16::from_le_bytes(block[parted(place)])));
+    weights.map(|weights| floats(weights, x, widen))
 }
 
-/// Place `i` of every block goes to running sum `i`.
+/// Sum `lane` takes places `lane` and then `16 + lane` of each block.
 fn floats<const G: usize, const N: usize>(
     weights: &[u8],
-    x: &[[Aligned<[f32; FLOATS]>; G]],
+    x: &[[Floats; G]],
     widen: impl Fn(&[[u8; N]; FLOATS]) -> [f32; FLOATS],
 ) -> [f32; G] {
-    let mut sums = [[0f32; FLOATS]; G];
-    let mut add = |block: &[[u8; N]; FLOATS], x: &[Aligned<[f32; FLOATS]>; G]| {
+    let mut sums = [[0f32; LANES]; G];
+    let mut add = |block: &[[u8; N]; FLOATS], x: &[Floats; G]| {
         let weights = widen(block);
         for (sums, Aligned(x)) in sums.iter_mut().zip(x) {
-            for lane in 0..FLOATS {
-                sums[lane] = weights[lane].mul_add(x[lane], sums[lane]);
+            for place in 0..FLOATS {
+                let sum = &mut sums[place % LANES];
+                *sum = weights[place].mul_add(x[place], *sum);
             }
         }
     };
@@ -44,10 +49,14 @@ fn floats<const G: usize, const N: usize>(
     sums.map(fold)
 }
 
+fn q8_0<const O: usize, const G: usize>(weights: [&[u8]; O], x: Q8_0Activations<G>) -> [[f32; G]; O] {
+    weights.map(|weights| q8_0_row(weights, x))
+}
+
 /// Sum `lane` takes elements `2 lane` and `2 lane + 1` of each block.
-fn q8_0<const G: usize>(weights: &[u8], (scales, x): Q8_0Activations<G>) -> [f32; G] {
-    let mut sums = [[0f32; Q8_0_LENGTH / 2]; G];
-    for (block, (scales, x)) in weights.as_chunks().0.iter().zip(scales.iter().zip(x)) {
+fn q8_0_row<const G: usize>(weights: &[u8], x: Q8_0Activations<G>) -> [f32; G] {
+    let mut sums = [[0f32; LANES]; G];
+    for (block, (scales, x)) in weights.as_chunks().0.iter().zip(x.scales.iter().zip(x.values)) {
         let (scale, weights) = q8_0_parts(block);
         for (g, sums) in sums.iter_mut().enumerate() {
             let pairs = weights.as_chunks::<2>().0.iter().zip(x[g].0.as_chunks::<2>().0);
@@ -60,14 +69,18 @@ fn q8_0<const G: usize>(weights: &[u8], (scales, x): Q8_0Activations<G>) -> [f32
     sums.map(fold)
 }
 
-/// Sum `lane` takes elements `4 lane .. 4 lane + 4` of each group, scaled, and the minimum of group `lane`.
-fn q4k<const G: usize>(weights: &[u8], (scales, x, x_sums): Q4KActivations<G>) -> [f32; G] {
-    let mut sums = [[0f32; Q4K_GROUPS]; G];
+fn q4k<const O: usize, const G: usize>(weights: [&[u8]; O], x: Q4KActivations<G>) -> [[f32; G]; O] {
+    weights.map(|weights| q4k_row(weights, x))
+}
+
+/// Sum `lane` takes elements `4 lane .. 4 lane + 4` of each group, scaled; sum `8 + lane` the minimum of group `lane`.
+fn q4k_row<const G: usize>(weights: &[u8], x: Q4KActivations<G>) -> [f32; G] {
+    let mut sums = [[0f32; 2 * Q4K_GROUPS]; G];
     for (b, block) in weights.as_chunks().0.iter().enumerate() {
         let block = q4k_parts(block);
         for (g, sums) in sums.iter_mut().enumerate() {
             let mut whole = [0i32; Q4K_GROUPS];
-            for (number, x) in x[b][g].0.as_chunks::<Q4K_WORDS>().0.iter().enumerate() {
+            for (number, x) in x.values[b][g].0.as_chunks::<Q4K_WORDS>().0.iter().enumerate() {
                 let (half, upper, odd, second) = (number / 8, number / 4 % 2, number / 2 % 2, number % 2);
                 let scale = i32::from(block.scales[4 * half + 2 * second + upper]);
                 for (word, x) in x.iter().enumerate() {
@@ -75,10 +88,11 @@ fn q4k<const G: usize>(weights: &[u8], (scales, x, x_sums): Q4KActivations<G>) -
                     whole[word / 2] += i32::from(value) * scale * i32::from(*x);
                 }
             }
-            let (scale, minimum) = (block.scale * scales[b][g], -(block.minimum * scales[b][g]));
-            for (lane, sum) in sums.iter_mut().enumerate() {
-                let below = i32::from(block.minima[lane]) * x_sums[b][g].0[lane];
-                *sum = (below as f32).mul_add(minimum, (whole[lane] as f32).mul_add(scale, *sum));
+            let (scale, minimum) = (block.scale * x.scales[b][g], -(block.minimum * x.scales[b][g]));
+            for lane in 0..Q4K_GROUPS {
+                let below = i32::from(block.minima[lane]) * x.sums[b][g].0[lane];
+                sums[lane] = (whole[lane] as f32).mul_add(scale, sums[lane]);
+                sums[Q4K_GROUPS + lane] = (below as f32).mul_add(minimum, sums[Q4K_GROUPS + lane]);
             }
         }
     }
