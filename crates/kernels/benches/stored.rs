@@ -150,16 +150,7 @@ impl Model {
 
     /// Reads the distinct layers once and does next to nothing with them.
     fn read(&self) -> u64 {
-        let one = |bytes: &[u8]| {
-            let (words, _) = bytes.as_chunks::<64>();
-            let mut sums = [0u64; 8];
-            for line in words {
-                for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
-                    *sum ^= u64::from_le_bytes(*word);
-                }
-            }
-            sums.into_iter().fold(0, |all, sum| all ^ sum)
-        };
+        let one = |bytes: &[u8]| bytes.as_chunks().0.iter().fold(0, |all, word| all ^ u64::from_ne_bytes(*word));
         let matrices = self.layers.iter().flatten();
         matrices.map(|weights| weights.bytes.par_chunks(1 << 20).map(one).reduce(|| 0, |a, b| a ^ b)).sum()
     }

@@ -34,8 +34,13 @@ pub fn round_products_to_bf16(wanted: bool) -> Result<()> {
     Ok(())
 }
 
+/// Whether products are rounded to bf16 now.
+pub(crate) fn is_rounded() -> bool {
+    BF16.load(Ordering::Relaxed)
+}
+
 /// What multiplies in bf16 now; `None` in f32.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) fn unit_in_use() -> Option<Unit> {
-    if BF16.load(Ordering::Relaxed) { Unit::all().first().copied() } else { None }
+    if is_rounded() { Unit::all().first().copied() } else { None }
 }

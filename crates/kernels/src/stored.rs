@@ -2,9 +2,8 @@
 //! inside a memory map that somebody else keeps alive. No second copy is made.
 //!
 //! A model of billions of parameters is slow on a CPU because every weight is read for every token. So weights are
-//! read once per product, in as few bytes as they are stored in, and become f32 in registers (up to
-//! [`FEW_ROWS`](crate::product::FEW_ROWS) rows, `vector.rs`) or in panels that stay in a core's cache (more rows and
-//! the way back, `panel.rs`). Shapes: `R` rows of activations, `[R, I]`, and weights `[O, I]`.
+//! read once for up to 64 rows, in as few bytes as they are stored in, and become f32 in registers (`vector.rs`); on the
+//! way back, in panels that stay in a core's cache (`panel.rs`). Shapes: `R` rows of activations, `[R, I]`, and weights `[O, I]`.
 
 mod activations;
 mod feed_forward;

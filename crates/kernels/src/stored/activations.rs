@@ -1,4 +1,4 @@
-//! Activations in the form that the kernels for few rows take them: in blocks, padded, and whole numbers for formats
+//! Activations in the form that the kernels take them: in blocks, padded, and whole numbers for formats
 //! that are.
 
 use super::Matrix;

@@ -1,13 +1,14 @@
 //! A gated feed-forward layer with weights as stored, as one operation.
 //!
-//! With few rows, both products and the activation between them are phases of one call for helpers.
+//! Both products and the activation between them are phases of one call for helpers.
 
 use super::activations::Activations;
 use super::linear::with_width;
-use super::vector::{Out, Path, Product};
+use super::vector::{Out, Path, Product, ROWS};
 use super::{Matrix, panel};
 use crate::buffer::{Shared, as_gradient, elements, filled, require_f32, with_all};
 use crate::crew::in_phases;
+use crate::precision::is_rounded;
 use crate::product::FEW_ROWS;
 use crate::swiglu::{gated, gated_gradient, gated_row};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
@@ -47,8 +48,8 @@ struct FeedForwardStored {
     kept: Option<OnceLock<Vec<f32>>>,
 }
 
-/// `x W1^T`, `[R, 2F]`, and the result, `[R, D']`, of at most [`FEW_ROWS`] rows.
-fn few_rows(x: &[f32], gate_up: &Matrix, down: &Matrix) -> [Vec<f32>; 2] {
+/// `x W1^T`, `[R, 2F]`, and the result, `[R, D']`, of at most [`ROWS`] rows.
+fn some_rows(x: &[f32], gate_up: &Matrix, down: &Matrix) -> [Vec<f32>; 2] {
     let path = Path::best();
     let rows = x.len() / gate_up.inputs.max(1);
     let (widen, narrow) = (Product::new(gate_up), Product::new(down));
@@ -88,12 +89,18 @@ impl CustomOp1 for FeedForwardStored {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = elements(self.name(), x, layout)?;
-        let [wide, out] = if x.len() <= FEW_ROWS * self.gate_up.inputs {
-            few_rows(x, &self.gate_up, &self.down)
-        } else {
+        let [wide, out] = if is_rounded() && x.len() > FEW_ROWS * self.gate_up.inputs {
             let wide = panel::forward(x, &self.gate_up, None);
             let out = panel::forward(&gated(&wide, self.down.inputs), &self.down, None);
             [wide, out]
+        } else {
+            let mut parts = x.chunks(ROWS * self.gate_up.inputs.max(1));
+            let mut all = some_rows(parts.next().unwrap_or_default(), &self.gate_up, &self.down);
+            for part in parts {
+                let more = some_rows(part, &self.gate_up, &self.down);
+                all.iter_mut().zip(more).for_each(|(all, more)| all.extend(more));
+            }
+            all
         };
         if let Some(kept) = &self.kept {
             let _ = kept.set(wide);

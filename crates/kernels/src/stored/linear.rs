@@ -3,6 +3,7 @@
 use super::vector::Path;
 use super::{Matrix, panel, vector};
 use crate::buffer::{as_gradient, elements, require_f32, with_all};
+use crate::precision::is_rounded;
 use crate::product::FEW_ROWS;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
@@ -14,11 +15,11 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail}
 ///
 /// Returns `[.., O]`.
 ///
-/// Weights count as what their format says exactly, and sums are in f32; with Q8_0 and Q4_K, up to eight rows of `x`
-/// are first rounded to whole numbers of 16 bits a block (1e-5 of the result). Up to eight rows, a row has the same
-/// bits alone and beside others; with more, the blocking follows the number of rows. Only those products, and the way
-/// back, heed [`round_products_to_bf16`](crate::round_products_to_bf16). On another device than the CPU all weights
-/// become an f32 tensor there for each call: right, and slow.
+/// Weights count as what their format says exactly, and sums are in f32; with Q8_0 and Q4_K, `x` is first rounded to
+/// whole numbers of 16 bits a block (1e-5 of the result). A row has the same bits alone and beside any number of others.
+/// With [`round_products_to_bf16`](crate::round_products_to_bf16), which the way back heeds too, neither holds for more
+/// than eight rows: GEMM rounds them as that says. On another device than the CPU all weights become an f32 tensor
+/// there for each call: right, and slow.
 ///
 /// # Errors
 /// When the widths disagree or, on the CPU, a tensor is not f32.
@@ -46,10 +47,10 @@ pub fn linear_stored(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>) -> Resu
 
 /// `x W^T + b`, `[R, O]`, for `x` `[R, I]`.
 pub(super) fn product(x: &[f32], weight: &Matrix, bias: Option<&[f32]>) -> Vec<f32> {
-    if x.len() <= FEW_ROWS * weight.inputs {
-        vector::forward(Path::best(), x, weight, bias)
-    } else {
+    if is_rounded() && x.len() > FEW_ROWS * weight.inputs {
         panel::forward(x, weight, bias)
+    } else {
+        vector::forward(Path::best(), x, weight, bias)
     }
 }
 
@@ -123,6 +124,31 @@ mod tests {
             close("result", &values(&got), &values(&expected), tolerance(Format::Q4K));
             let without = (linear_stored(&x, &weight, None).unwrap().broadcast_add(&bias)).unwrap();
             close("without bias", &values(&without), &values(&got), 2e-6);
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_beside_any_number_of_others() {
+        let weight = mixed(256);
+        let x = random((150, 256), 4);
+        let bits = |x: &Tensor| -> Vec<u32> {
+            let y = linear_stored(x, &weight, None).unwrap().flatten_all().unwrap();
+            y.to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        let alone: Vec<u32> = (0..150).flat_map(|row| bits(&x.narrow(0, row, 1).unwrap())).collect();
+        assert_eq!(bits(&x), alone);
+    }
+
+    #[test]
+    fn panels_multiply_as_rows_do() {
+        for (rows, inputs) in [(9, 5), (70, 1024)] {
+            let weight = mixed(inputs);
+            let x: Vec<f32> = random(rows * inputs, 4).to_vec1().unwrap();
+            let bias: Vec<f32> = random(weight.outputs(), 3).to_vec1().unwrap();
+            let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+            let got = wide(panel::forward(&x, &weight, Some(&bias)));
+            let expected = wide(vector::forward(Path::best(), &x, &weight, Some(&bias)));
+            close("panels", &got, &expected, tolerance(Format::Q4K));
         }
     }
 

@@ -1,5 +1,5 @@
-//! Products with many rows, and the way back: panels of weights become f32 in a core's cache, and GEMM takes them from
-//! there.
+//! The way back, and products with many rows where they are rounded to bf16: panels of weights become f32 in a core's
+//! cache, and GEMM takes them from there.
 //!
 //! Where [`round_products_to_bf16`](crate::round_products_to_bf16) is on, GEMM rounds panels again, as it rounds every
 //! operand: weights stored as bf16 stay what they are.
