@@ -2,8 +2,8 @@
 
 use crate::{Assistant, Error, Result};
 use lare_data::tokenizer::END;
-use lare_model::Thread;
-use lare_model::reasoner::Scene;
+use lare_model::reasoning::Scene;
+use lare_model::{Reasoning, Thread};
 use lare_trace::Word;
 
 /// One latent step of one question.
@@ -68,7 +68,10 @@ impl<'a> Step<'a> {
         Ok(Self {
             scores: focus.log_scores.exp()?.to_vec2()?,
             chosen: &focus.chosen,
-            cells: pictures.iter().map(|p| scene.grids[*p as usize].cells()).collect(),
+            cells: pictures
+                .iter()
+                .map(|p| scene.look.grids[*p as usize].iter().map(|grid| grid.cells()).sum())
+                .collect(),
             gate_mean: focus.gate_mean.to_vec1()?,
             halt,
             thoughts: focus.thought.to_vec2()?,

@@ -1,6 +1,7 @@
 //! The architecture of the nano model: one strict file, no defaults, validated before a tensor is made.
 
 use crate::decoder::Shape;
+use crate::refocus::Around;
 use crate::rope::Rope;
 use crate::semantic::DENOISER_HEADS;
 use crate::{Error, Result};
@@ -405,6 +406,18 @@ impl Config {
             (Memory::Fine, Thinking::Splice) => self.merged_per_patch(),
             (Memory::Fine, _) => self.vision.fine_per_side.saturating_mul(self.vision.fine_per_side),
         }
+    }
+
+    /// What refocusing must know of this model.
+    pub fn around(&self) -> Around {
+        let l = &self.language;
+        let memory_width = match (self.refocus.memory, self.refocus.thinking) {
+            (Memory::Projected, _) => l.width,
+            (Memory::Fine, Thinking::Splice) => self.merged_width(),
+            (Memory::Fine, _) => self.fine_width(),
+        };
+        let maps = l.layers * l.heads;
+        Around { width: l.width, maps, norm_eps: l.norm_eps, memory_width, per_patch: self.entries_per_patch() }
     }
 
     /// Tokens that the fine features of one patch are in the context.

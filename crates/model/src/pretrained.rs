@@ -20,6 +20,7 @@ mod vision;
 
 use crate::cache::Cache;
 use crate::decoder::{Decoder, Opening, Prefix, Shape};
+use crate::refocus::Grid;
 use crate::rope::Place;
 use crate::tap::Tap;
 use crate::weights::Path as Module;
@@ -89,13 +90,15 @@ pub struct Seen {
     pub added: Vec<Tensor>,
 }
 
-/// One picture, encoded, and where M-RoPE places its tokens.
+/// One picture, encoded, and how its tokens lie.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// What the tower saw.
     pub seen: Seen,
-    /// Rows and columns of image tokens for M-RoPE; `None` where positions just count.
-    grid: Option<[u32; 2]>,
+    /// Its image tokens, grid behind grid: one, or one a tile.
+    pub grids: Vec<Grid>,
+    /// Whether M-RoPE places them in rows and columns; positions just count otherwise.
+    in_rows: bool,
 }
 
 /// A prompt, or the part of it that several rows share.
@@ -269,7 +272,8 @@ impl Pretrained {
         };
         let on_grid = |seen, grid: PatchGrid, merge: usize| Picture {
             seen,
-            grid: Some([(grid.rows / merge) as u32, (grid.cols / merge) as u32]),
+            grids: vec![Grid { rows: grid.rows / merge, cols: grid.cols / merge }],
+            in_rows: true,
         };
         match &self.tower {
             None => Err(wrong("none: this is a language model alone".into())),
@@ -282,7 +286,11 @@ impl Pretrained {
                 Ok(on_grid(tower.encode(values, grid, tap)?, grid, tower.merge()))
             }
             Some(Tower::SmolVlm(tower)) => match pixels {
-                Pixels::Tiles { values } => Ok(Picture { seen: tower.encode(values, tap)?, grid: None }),
+                Pixels::Tiles { values } => {
+                    let side = tower.tokens_per_side();
+                    let grids = vec![Grid { rows: side, cols: side }; values.dim(0)?];
+                    Ok(Picture { seen: tower.encode(values, tap)?, grids, in_rows: false })
+                }
                 Pixels::Patches { .. } => Err(wrong("tiles [n, 3, S, S]".into())),
             },
         }
@@ -320,8 +328,8 @@ impl Pretrained {
     /// [`Error::Arguments`] when the image tokens do not lie as the pictures need them.
     pub fn places(&self, text: Text) -> Result<Vec<Place>> {
         let mut places: Vec<Place> = Vec::with_capacity(text.ids.len());
-        let mut grids = text.pictures.iter().filter_map(|picture| picture.grid);
-        let counts = text.pictures.iter().all(|picture| picture.grid.is_none());
+        let mut grids = text.pictures.iter().flat_map(|picture| &picture.grids);
+        let counts = text.pictures.iter().all(|picture| !picture.in_rows);
         let (mut at, mut next) = (0, 0);
         while at < text.ids.len() {
             if counts || self.architecture.image_token != Some(text.ids[at]) {
@@ -330,11 +338,12 @@ impl Pretrained {
                 continue;
             }
             let run = text.ids[at..].iter().take_while(|id| self.architecture.image_token == Some(**id)).count();
-            let Some([rows, cols]) = grids.next().filter(|[rows, cols]| (rows * cols) as usize == run) else {
+            let Some(grid) = grids.next().filter(|grid| grid.cells() == run) else {
                 let expected = "a run of image tokens for each picture, with text between two of them";
                 let got = format!("a run of {run} at token {at}, pictures of {:?} tokens", self.token_counts(text));
                 return Err(Error::Arguments { what: "image tokens", expected: expected.into(), got });
             };
+            let (rows, cols) = (grid.rows as u32, grid.cols as u32);
             places.extend((0..rows).flat_map(|row| (0..cols).map(move |col| [next, next + row, next + col])));
             (at, next) = (at + run, next + rows.max(cols));
         }

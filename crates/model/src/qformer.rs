@@ -6,9 +6,10 @@
 //! ([`QFormer::remember`]): a look then projects none of the patches it reads.
 
 use crate::Result;
-use crate::config::Config;
+use crate::config::Refocus;
 use crate::mask;
 use crate::nn::{FeedForward, Linear, Norm, residual_std};
+use crate::refocus::Around;
 use crate::weights::{Init, Path};
 use candle_core::{IndexOp, Tensor};
 use lare_kernels::{self as kernels, Collected};
@@ -40,17 +41,16 @@ struct Block {
 }
 
 impl Block {
-    fn new(path: Path, config: &Config, memory_width: usize) -> Result<Self> {
-        let (c, r) = (&config.language, &config.refocus);
-        let (d, std) = (c.width, residual_std(c.width, 3 * r.blocks));
-        let norm = |name| path.at(name, |p| Norm::new(p, d, c.norm_eps));
+    fn new(path: Path, around: Around, r: &Refocus) -> Result<Self> {
+        let (d, std) = (around.width, residual_std(around.width, 3 * r.blocks));
+        let norm = |name| path.at(name, |p| Norm::new(p, d, around.norm_eps));
         Ok(Self {
             self_norm: norm("self_norm")?,
             self_qkv: path.at("self_qkv", |p| Linear::new(p, d, 3 * d))?,
             self_output: path.at("self_output", |p| Linear::with_std(p, d, d, std))?,
             cross_norm: norm("cross_norm")?,
             cross_query: path.at("cross_query", |p| Linear::new(p, d, d))?,
-            cross_memory: path.at("cross_memory", |p| Linear::new(p, memory_width, 2 * d))?,
+            cross_memory: path.at("cross_memory", |p| Linear::new(p, around.memory_width, 2 * d))?,
             cross_output: path.at("cross_output", |p| Linear::with_std(p, d, d, std))?,
             feed_forward_norm: norm("feed_forward_norm")?,
             feed_forward: path.at("feed_forward", |p| {
@@ -88,15 +88,15 @@ pub struct QFormer {
 }
 
 impl QFormer {
-    /// `memory_width`: `Dv` for fine memory, `D` for projected.
-    pub fn new(path: Path, config: &Config, memory_width: usize) -> Result<Self> {
-        let (d, r) = (config.language.width, &config.refocus);
+    /// Builds the blocks at `path`.
+    pub fn new(path: Path, around: Around, r: &Refocus) -> Result<Self> {
+        let d = around.width;
         Ok(Self {
             step: path.get("step", &[r.max_steps, d], Init::Normal(0.1))?,
             blocks: (0..r.blocks)
-                .map(|i| path.at("blocks", |p| p.at(i, |p| Block::new(p, config, memory_width))))
+                .map(|i| path.at("blocks", |p| p.at(i, |p| Block::new(p, around, r))))
                 .collect::<Result<_>>()?,
-            norm: path.at("norm", |p| Norm::new(p, d, config.language.norm_eps))?,
+            norm: path.at("norm", |p| Norm::new(p, d, around.norm_eps))?,
         })
     }
 

@@ -24,8 +24,7 @@
 //! trained by whatever trains the decoder's attention. Training, inference and evaluation all call
 //! [`Refocus::forward`].
 
-use crate::backbone::nano::Grid;
-use crate::config::{Choice, Config, Memory, Scorer, Thinking};
+use crate::config::{Choice, Memory, Scorer, Thinking};
 use crate::mask;
 use crate::nn::{Linear, sigmoid};
 use crate::qformer::{QFormer, Reading};
@@ -36,6 +35,37 @@ use lare_kernels::{self as kernels, Collected};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+/// The grid of cells of one picture, or of one tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Cells from top to bottom.
+    pub rows: usize,
+    /// Cells from left to right.
+    pub cols: usize,
+}
+
+impl Grid {
+    /// `P`.
+    pub fn cells(self) -> usize {
+        self.rows * self.cols
+    }
+}
+
+/// What refocusing must know of the model around it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Around {
+    /// `D`.
+    pub width: usize,
+    /// `L * H`, the decoder's attention maps.
+    pub maps: usize,
+    /// Added to the mean square inside norms.
+    pub norm_eps: f64,
+    /// `Dv`, the width of a memory entry, or of what a splice makes a token of.
+    pub memory_width: usize,
+    /// Memory entries at one patch.
+    pub per_patch: usize,
+}
+
 /// What refocusing keeps of each picture.
 #[derive(Clone, Debug)]
 pub struct Look {
@@ -45,8 +75,8 @@ pub struct Look {
     pub memory: Vec<Collected>,
     /// The memory as tokens of the context, `[S, M, D]`, for [`Thinking::Splice`].
     pub tokens: Option<Tensor>,
-    /// `[S]`, how the cells lie.
-    pub grids: Vec<Grid>,
+    /// `[S]`, how the cells lie: grids one behind the other.
+    pub grids: Vec<Vec<Grid>>,
     /// `[S * P]`, the real cells.
     pub visible: Arc<[bool]>,
     /// `S`.
@@ -176,38 +206,37 @@ fn padding_out(now: &Present, look: &Look) -> Result<Tensor> {
 
 impl Refocus {
     /// Builds the step at `path`.
-    pub fn new(path: Path, config: &Config) -> Result<Self> {
-        let (d, r) = (config.language.width, &config.refocus);
+    pub fn new(path: Path, around: Around, settings: &crate::config::Refocus) -> Result<Self> {
+        let (d, r) = (around.width, settings);
         let looks = r.thinking.looks();
         let dot = looks && r.scorer == Scorer::DotProduct;
         let linear = |name, wanted: bool| wanted.then(|| path.at(name, |p| Linear::new(p, d, d))).transpose();
-        let maps = config.language.layers * config.language.heads;
-        let memory_width = match (r.memory, r.thinking) {
-            (Memory::Projected, _) => d,
-            (Memory::Fine, Thinking::Splice) => config.merged_width(),
-            (Memory::Fine, _) => config.fine_width(),
-        };
         Ok(Self {
             query: linear("query", dot)?,
             key: linear("key", dot)?,
             head_weights: (r.scorer == Scorer::WeightedAttention)
-                .then(|| path.get("head_weights", &[maps], Init::Zeros))
+                .then(|| path.get("head_weights", &[around.maps], Init::Zeros))
                 .transpose()?,
             revisit: (looks && r.revisit).then(|| path.at("revisit", |p| nothing_yet(p, d))).transpose()?,
             thinker: match r.thinking {
                 Thinking::Refocus => Thinker::Refocus {
-                    qformer: path.at("qformer", |p| QFormer::new(p, config, memory_width))?,
+                    qformer: path.at("qformer", |p| QFormer::new(p, around, r))?,
                     gate: r.gate.then(|| path.at("gate", |p| Linear::new(p, 2 * d, d)?.biased(p, 0.0))).transpose()?,
                 },
                 Thinking::Hidden => Thinker::Hidden,
                 Thinking::Constant => Thinker::Constant(path.get("constant", &[r.max_steps, d], Init::Normal(1.0))?),
-                Thinking::Splice => Thinker::Splice(path.at("splice", |p| Linear::new(p, memory_width, d))?),
+                Thinking::Splice => Thinker::Splice(path.at("splice", |p| Linear::new(p, around.memory_width, d))?),
             },
             halt: path.at("halt", |p| nothing_yet(p, d))?,
             settings: r.clone(),
-            per_cell: config.entries_per_patch(),
-            norm_eps: config.language.norm_eps,
+            per_cell: around.per_patch,
+            norm_eps: around.norm_eps,
         })
+    }
+
+    /// What the config says of it.
+    pub fn settings(&self) -> &crate::config::Refocus {
+        &self.settings
     }
 
     /// Prepares pictures for being looked at.
@@ -215,7 +244,12 @@ impl Refocus {
     /// - `coarse`: `[S, P, D]`, the coarse tokens; `hidden`: their last hidden states
     /// - `fine`: `[S, P * E, Dv]`, for [`Thinking::Splice`] merged
     /// - `visible`: `[S * P]`, the real cells; `grids`: `[S]`, how they lie
-    pub fn prepare(&self, [coarse, hidden, fine]: [&Tensor; 3], visible: Arc<[bool]>, grids: &[Grid]) -> Result<Look> {
+    pub fn prepare(
+        &self,
+        [coarse, hidden, fine]: [&Tensor; 3],
+        visible: Arc<[bool]>,
+        grids: Vec<Vec<Grid>>,
+    ) -> Result<Look> {
         let (pictures, patches, d) = hidden.dims3()?;
         let with_values = |key: &Linear| -> Result<Tensor> {
             let keys = key.forward(hidden)?.reshape(&[pictures, patches, 1, 1, d][..])?;
@@ -234,7 +268,7 @@ impl Refocus {
             Thinker::Splice(project) => Some(project.forward(seen)?),
             _ => None,
         };
-        Ok(Look { keys, memory, tokens, grids: grids.to_vec(), visible, pictures })
+        Ok(Look { keys, memory, tokens, grids, visible, pictures })
     }
 
     /// Takes one latent step. `given` replaces what rows choose, for causal tests: `[B]`, or empty.
@@ -380,9 +414,10 @@ impl Refocus {
                     all.push(before[..again.map_or(before.len(), |place| place + 1)].to_vec());
                     continue;
                 }
-                Choice::Window => look.grids.get(picture).map_or_else(Vec::new, |g| self.window(score, *g)),
+                Choice::Window => look.grids.get(picture).map_or_else(Vec::new, |grids| self.window(score, grids)),
                 Choice::Random => {
-                    look.grids.get(picture).map_or_else(Vec::new, |g| self.anywhere(score, now.earlier.len(), *g))
+                    let anywhere = |grids: &Vec<Grid>| self.anywhere(score, now.earlier.len(), grids);
+                    look.grids.get(picture).map_or_else(Vec::new, anywhere)
                 }
                 Choice::Best | Choice::First => {
                     let visible = &look.visible[picture * patches..][..patches];
@@ -399,36 +434,45 @@ impl Refocus {
         Ok(all)
     }
 
-    /// The cells of every square, as large as `patches` allow and the picture is, row by row.
-    fn squares(&self, grid: Grid) -> impl ExactSizeIterator<Item = Vec<u32>> {
-        let side = self.settings.patches.isqrt().max(1);
-        let (height, width) = (side.min(grid.rows), side.min(grid.cols));
-        let across = grid.cols - width + 1;
-        (0..(grid.rows - height + 1) * across).map(move |corner| {
-            let (top, left) = (corner / across, corner % across);
-            let row = move |y: usize| (left..left + width).map(move |x| (y * grid.cols + x) as u32);
-            (top..top + height).flat_map(row).collect()
-        })
+    /// The cells of every square, as large as `patches` allow and its grid is, row by row.
+    fn squares(&self, grids: &[Grid]) -> impl Iterator<Item = Vec<u32>> {
+        let most = self.settings.patches.isqrt().max(1);
+        let squares_of = move |(first, grid): (usize, Grid)| {
+            let (height, width) = (most.min(grid.rows), most.min(grid.cols));
+            let across = grid.cols - width + 1;
+            let corners = if grid.cells() == 0 { 0 } else { (grid.rows - height + 1) * across };
+            (0..corners).map(move |corner| {
+                let (top, left) = (corner / across, corner % across);
+                let row = move |y: usize| (left..left + width).map(move |x| (first + y * grid.cols + x) as u32);
+                (top..top + height).flat_map(row).collect()
+            })
+        };
+        let behind = |first: &mut usize, grid: &Grid| {
+            let own = *first;
+            *first += grid.cells();
+            Some((own, *grid))
+        };
+        grids.iter().scan(0, behind).flat_map(squares_of)
     }
 
     /// The square with the highest sum of scores, the first of equals.
-    fn window(&self, log_scores: &[f32], grid: Grid) -> Vec<u32> {
+    fn window(&self, log_scores: &[f32], grids: &[Grid]) -> Vec<u32> {
         let sum = |cells: &[u32]| cells.iter().map(|c| log_scores[*c as usize].exp()).sum::<f32>();
-        let windows = self.squares(grid).map(|cells| (sum(&cells), cells));
+        let windows = self.squares(grids).map(|cells| (sum(&cells), cells));
         windows.reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or_else(Vec::new, |(_, cells)| cells)
     }
 
     /// A square that need not hold anything that the scores are high for: drawn by a hash of the step and of where the
     /// three best lie, so that a run repeats without a state, and a row alone as in a batch.
-    fn anywhere(&self, log_scores: &[f32], step: usize, grid: Grid) -> Vec<u32> {
-        let mut best: Vec<usize> = (0..grid.cells().min(log_scores.len())).collect();
+    fn anywhere(&self, log_scores: &[f32], step: usize, grids: &[Grid]) -> Vec<u32> {
+        let cells = grids.iter().map(|grid| grid.cells()).sum::<usize>();
+        let mut best: Vec<usize> = (0..cells.min(log_scores.len())).collect();
         best.sort_by(|a, b| log_scores[*b].total_cmp(&log_scores[*a]));
         let mut hasher = DefaultHasher::new();
         step.hash(&mut hasher);
         best.iter().take(3).for_each(|cell| cell.hash(&mut hasher));
-        let mut squares = self.squares(grid);
-        let drawn = hasher.finish() % squares.len().max(1) as u64;
-        squares.nth(drawn as usize).unwrap_or_default()
+        let drawn = hasher.finish() % self.squares(grids).count().max(1) as u64;
+        self.squares(grids).nth(drawn as usize).unwrap_or_default()
     }
 
     /// The memory entries behind the chosen patches, each with its patch's log-score.

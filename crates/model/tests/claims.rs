@@ -1,60 +1,15 @@
 //! Claims about the whole model, on a tiny one with fixed pseudo-random weights.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use candle_core::{Device, IndexOp, Tensor, Var};
+mod weights;
+
+use candle_core::{Device, IndexOp, Tensor};
 use lare_model::config::{Choice, Context, Memory, Scorer, Thinking};
 use lare_model::decoder::{Opening, Rows};
-use lare_model::reasoner::{Intervention, Scene};
-use lare_model::{Config, Init, Path, Prompts, Reasoner, Source, Views};
-use std::cell::RefCell;
+use lare_model::reasoning::{Intervention, Scene};
+use lare_model::{Config, Init, Path, Prompts, Reasoner, Reasoning, Source, Views};
 use std::collections::BTreeMap;
-
-/// Weights that follow from the parameter's name and a salt for names that begin with `salted`.
-struct Weights {
-    salt: (&'static str, u64),
-    vars: RefCell<BTreeMap<String, Var>>,
-}
-
-impl Weights {
-    fn new(salted: &'static str, salt: u64) -> Self {
-        Self { salt: (salted, salt), vars: RefCell::default() }
-    }
-
-    /// What was asked for so far.
-    fn values(&self) -> BTreeMap<String, Tensor> {
-        self.vars.borrow().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
-    }
-}
-
-fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    // The sum of four uniforms is near enough to a normal.
-    (0..count).map(|_| ((0..4).map(|_| next()).sum::<f32>() - 2.0) * 1.7).collect()
-}
-
-impl Source for Weights {
-    fn tensor(&self, name: &str, shape: &[usize], init: Init) -> lare_model::Result<Tensor> {
-        let salt = if name.starts_with(self.salt.0) { self.salt.1 } else { 0 };
-        let seed = name.bytes().fold(salt + 7, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
-        let (centre, spread) = match init {
-            // Branches that start at nothing would hide mistakes behind them.
-            Init::Zeros => (0.0, 0.05),
-            Init::Ones => (1.0, 0.1),
-            Init::Constant(value) => (value as f32, 0.05),
-            Init::Normal(std) | Init::Identity(std) => (0.0, std as f32),
-        };
-        let values: Vec<f32> = noise(seed, shape.iter().product()).iter().map(|x| centre + spread * x).collect();
-        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
-        self.vars.borrow_mut().insert(name.into(), var.clone());
-        Ok(var.as_tensor().clone())
-    }
-}
+use weights::{Weights, noise};
 
 fn tiny() -> Config {
     Config::from_toml(include_str!("tiny.toml"), "tiny.toml").unwrap()

@@ -32,12 +32,12 @@ impl Source for Fixture {
 fn three_latent_steps_are_those_of_the_formulas() {
     let fixture = Fixture::read();
     let config = Config::from_toml(include_str!("tiny.toml"), "tiny.toml").unwrap();
-    let refocus = Path::root(&fixture).at("refocus", |p| Refocus::new(p, &config)).unwrap();
+    let refocus = Path::root(&fixture).at("refocus", |p| Refocus::new(p, config.around(), &config.refocus)).unwrap();
     let (cells, fine) = (&fixture.0["input.cells"], &fixture.0["input.fine"]);
     let (_, patches, _) = cells.dims3().unwrap();
     let real = fixture.ids("input.real_cells");
     let visible = real.iter().flat_map(|real| (0..patches).map(move |patch| patch < *real as usize)).collect();
-    let look = refocus.prepare([cells, cells, fine], visible, &[]).unwrap();
+    let look = refocus.prepare([cells, cells, fine], visible, Vec::new()).unwrap();
     let picture_of_row: Arc<[u32]> = fixture.ids("input.picture_of_row").into();
     let chosen_before = vec![Vec::new(); picture_of_row.len()];
 

@@ -236,7 +236,7 @@ impl<'a> Feeder<'a> {
             return Ok(Pictures::Pixels(pixels(&drawn.groups, &self.device)?));
         };
         let cell = self.config.model.vision.cell_px;
-        let grid = lare_model::reasoner::Grid { rows: group.picture.height / cell, cols: group.picture.width / cell };
+        let grid = lare_model::refocus::Grid { rows: group.picture.height / cell, cols: group.picture.width / cell };
         let (s, p) = (drawn.groups.len(), grid.cells());
         let per_cell = self.config.model.vision.fine_per_side.pow(2);
         let tensor = |values: &[f16], rows: usize| -> Result<Tensor> {

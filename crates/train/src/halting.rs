@@ -7,8 +7,8 @@
 use crate::Result;
 use candle_core::Tensor;
 use lare_model::nn::softplus;
-use lare_model::reasoner::Scene;
-use lare_model::{Reasoner, Thread};
+use lare_model::reasoning::Scene;
+use lare_model::{Reasoner, Reasoning, Thread};
 
 /// Takes the batch's latent steps; gives the head's logits before each and after the last, `[K + 1, B]`.
 pub fn think(model: &Reasoner, scene: &Scene, thread: &mut Thread, steps: &[usize]) -> Result<Tensor> {

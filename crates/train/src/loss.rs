@@ -13,9 +13,9 @@ use crate::vars::normals;
 use candle_core::{Device, Tensor};
 use lare_data::tokenizer::END;
 use lare_kernels as kernels;
-use lare_model::reasoner::Scene;
+use lare_model::reasoning::Scene;
 use lare_model::semantic::{amplitudes, to_drawing};
-use lare_model::{Reasoner, Thread, Views};
+use lare_model::{Reasoner, Reasoning, Thread, Views};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
@@ -269,7 +269,7 @@ fn name(model: &Reasoner, scene: &Scene, batch: &Batch) -> Result<Option<Tensor>
     let (_, all, d) = scene.prefix.hidden.dims3()?;
     let cell = model.config().vision.cell_px;
     let (mut places, mut names) = (Vec::new(), Vec::new());
-    for (picture, (group, grid)) in batch.groups.iter().zip(&scene.grids).enumerate() {
+    for (picture, (group, grid)) in batch.groups.iter().zip(scene.look.grids.iter().flatten()).enumerate() {
         for (object, name) in group.objects.iter().zip(&batch.names[picture]) {
             places.push((picture * all + cell_at(&object.body, (grid.rows, grid.cols), cell)) as u32);
             names.push(*name);

@@ -172,9 +172,12 @@ impl Task<'_> {
     }
 }
 
+/// Rows of weights in blocks of `N` bytes.
+type Blocks<'a, const O: usize, const N: usize> = [&'a [[u8; N]]; O];
+
 /// Rows of weights in blocks of `N` bytes, and one more block, filled up with zeros, where some are left.
 #[inline(always)]
-fn in_blocks<const O: usize, const N: usize>(rows: [&[u8]; O]) -> ([&[[u8; N]]; O], Option<[[u8; N]; O]>) {
+fn in_blocks<const O: usize, const N: usize>(rows: [&[u8]; O]) -> (Blocks<'_, O, N>, Option<[[u8; N]; O]>) {
     let rows = rows.map(|row| row.as_chunks::<N>());
     let some = rows.iter().any(|(_, rest)| !rest.is_empty());
     let rest = some.then(|| {
@@ -189,7 +192,7 @@ fn in_blocks<const O: usize, const N: usize>(rows: [&[u8]; O]) -> ([&[[u8; N]]; 
 
 /// How many blocks every row has.
 #[inline(always)]
-fn whole<const O: usize, const N: usize>(rows: [&[[u8; N]]; O]) -> usize {
+fn whole<const O: usize, const N: usize>(rows: Blocks<O, N>) -> usize {
     rows.iter().map(|blocks| blocks.len()).min().unwrap_or(0)
 }
 

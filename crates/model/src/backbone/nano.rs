@@ -11,27 +11,12 @@
 use crate::config::{Config, Context, Vision};
 use crate::decoder::{Decoder, Opening, Prefix};
 use crate::nn::{Linear, Norm, grid_positions};
+use crate::refocus::Grid;
 use crate::weights::{Init, Path};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use lare_kernels::{self as kernels, Windows};
 use std::sync::Arc;
-
-/// The grid of coarse cells of one picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grid {
-    /// Cells from top to bottom.
-    pub rows: usize,
-    /// Cells from left to right.
-    pub cols: usize,
-}
-
-impl Grid {
-    /// `P`.
-    pub fn cells(self) -> usize {
-        self.rows * self.cols
-    }
-}
 
 /// What the encoders saw in `S` pictures. Depends on the encoders' weights alone, so it can be kept while they
 /// are frozen.

@@ -52,8 +52,8 @@ fn floats<const O: usize, const G: usize, const BYTES: usize>(
         for v in 0..VECTORS {
             for g in 0..G {
                 let x = load_floats(&x[g].0.as_chunks().0[v]);
-                for o in 0..O {
-                    sums[o][g] = _mm512_fmadd_ps(weights[o][v], x, sums[o][g]);
+                for (sums, weights) in sums.iter_mut().zip(&weights) {
+                    sums[g] = _mm512_fmadd_ps(weights[v], x, sums[g]);
                 }
             }
         }

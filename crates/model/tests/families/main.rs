@@ -1,6 +1,10 @@
 //! Every family against what transformers computed for a tiny checkpoint of it (tools/reference/families.py).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod refocused;
+#[path = "../weights/mod.rs"]
+mod weights;
+
 use candle_core::{DType, Device, Tensor};
 use lare_model::decoder::{Prefix, Rows};
 use lare_model::pretrained::{PatchGrid, Picture, Pixels, Pretrained, Text};
