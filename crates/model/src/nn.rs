@@ -1,6 +1,7 @@
 //! The layers that everything here is made of.
 
 use crate::Result;
+use crate::lora::Adapted;
 use crate::weights::{Init, Path};
 use candle_core::{Device, Tensor};
 use lare_kernels::{self as kernels, Collected, Matrix};
@@ -29,6 +30,8 @@ pub enum Weight {
     Tensor(Tensor),
     /// As it is stored; frozen.
     Stored(Stored),
+    /// Either, frozen, with low-rank changes that may be trained.
+    Adapted(Adapted),
 }
 
 /// A frozen matrix and what was once measured of it.
@@ -68,6 +71,7 @@ impl Weight {
         Ok(match self {
             Self::Tensor(weight) => kernels::linear(x, weight, bias)?,
             Self::Stored(stored) => kernels::linear_stored(x, &stored.matrix, bias)?,
+            Self::Adapted(adapted) => adapted.product(x, bias)?,
         })
     }
 
@@ -76,6 +80,7 @@ impl Weight {
         Ok(match self {
             Self::Tensor(weight) => weight.index_select(ids, 0)?,
             Self::Stored(stored) => stored.matrix.gather(&ids.to_vec1::<u32>()?)?.to_device(ids.device())?,
+            Self::Adapted(adapted) => adapted.folded(ids.device())?.index_select(ids, 0)?,
         })
     }
 
@@ -84,6 +89,7 @@ impl Weight {
         match self {
             Self::Tensor(weight) => Ok(f64::from(weight.detach().sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()?)),
             Self::Stored(stored) => stored.root_mean_square(),
+            Self::Adapted(adapted) => Self::Tensor(adapted.folded(&Device::Cpu)?).root_mean_square(),
         }
     }
 
@@ -92,6 +98,7 @@ impl Weight {
         Ok(match self {
             Self::Tensor(weight) => weight.dims2()?,
             Self::Stored(stored) => (stored.matrix.outputs(), stored.matrix.inputs()),
+            Self::Adapted(adapted) => adapted.dims()?,
         })
     }
 
@@ -100,6 +107,7 @@ impl Weight {
         Ok(match self {
             Self::Tensor(weight) => weight.clone(),
             Self::Stored(stored) => stored.matrix.to_tensor(device)?,
+            Self::Adapted(adapted) => adapted.folded(device)?,
         })
     }
 }

@@ -20,10 +20,11 @@ mod vision;
 
 use crate::cache::Cache;
 use crate::decoder::{Decoder, Opening, Prefix, Shape};
+use crate::lora::{Changed, Lora};
 use crate::refocus::Grid;
 use crate::rope::Place;
 use crate::tap::Tap;
-use crate::weights::Path as Module;
+use crate::weights::{Path as Module, Source};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use checkpoint::{Checkpoint, Names};
@@ -223,11 +224,32 @@ impl Pretrained {
     /// # Errors
     /// Names the file, and the field or tensor that does not fit.
     pub fn from_folder(folder: &Path, format: Option<Format>) -> Result<Self> {
+        Self::load(folder, format, |checkpoint, architecture| Self::new(architecture, Module::root(checkpoint)))
+    }
+
+    /// The same, with low-rank changes whose parameters come from `adapters`.
+    ///
+    /// # Errors
+    /// Also [`Error::Config`] for a pattern that fits no matrix of the model.
+    pub fn adapted(folder: &Path, format: Option<Format>, lora: &Lora, adapters: &dyn Source) -> Result<Self> {
+        Self::load(folder, format, |checkpoint, architecture| {
+            let changed = Changed::new(checkpoint, lora, adapters)?;
+            let model = Self::new(architecture, Module::root(&changed))?;
+            changed.refuse_idle()?;
+            Ok(model)
+        })
+    }
+
+    fn load(
+        folder: &Path,
+        format: Option<Format>,
+        build: impl FnOnce(&Checkpoint, Architecture) -> Result<Self>,
+    ) -> Result<Self> {
         let mut architecture = Architecture::from_folder(folder)?;
         let layout = architecture.layout;
         let checkpoint = Checkpoint::open(folder, &layout, format, |_| false)?;
         architecture.language.tied &= !differs(&checkpoint, &layout)?;
-        let mut model = Self::new(architecture, Module::root(&checkpoint))?;
+        let mut model = build(&checkpoint, architecture)?;
         model.unused = checkpoint.unused();
         Ok(model)
     }
