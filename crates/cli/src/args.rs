@@ -74,7 +74,7 @@ pub struct Ask {
     pub questions: Option<PathBuf>,
 
     /// The model folder to use instead of the model inside the program: of `lare train`, or a Hugging Face folder of
-    /// Qwen2.5-VL, Qwen3-VL, SmolVLM or Idefics3.
+    /// Qwen2.5-VL, Qwen3-VL, SmolVLM or Idefics3; `owner/name` finds it in the Hugging Face cache.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
 
@@ -310,7 +310,8 @@ pub struct Inspect {
     after_help = "Example: lare dump --model Qwen2.5-VL-3B-Instruct --image photo.jpg --prompt \"What is this?\" --out ours.safetensors"
 )]
 pub struct Dump {
-    /// A Hugging Face folder of Qwen2.5-VL, Qwen3-VL, SmolVLM, Idefics3, Qwen2, Qwen3 or Llama.
+    /// A Hugging Face folder of Qwen2.5-VL, Qwen3-VL, SmolVLM, Idefics3, Qwen2, Qwen3 or Llama; `owner/name` finds it in
+    /// the Hugging Face cache.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
 

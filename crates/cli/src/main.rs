@@ -16,6 +16,7 @@ mod commands;
 mod embedded;
 mod failure;
 mod files;
+mod hub;
 mod messages;
 mod questions;
 mod strip;

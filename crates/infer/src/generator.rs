@@ -5,7 +5,7 @@
 //! pictures ─ processor ─► pixels ─ vision tower ─► tokens ┴─ open ─► prefix ─ go on ─► logits ─ sampler ─► text
 //! ```
 
-use crate::sampler::{Sampler, Sampling};
+use crate::sampler::{Sampler, Sampling, penalize};
 use crate::{Error, Result};
 use candle_core::{Device, IndexOp, Tensor};
 use lare_data::Picture;
@@ -15,7 +15,7 @@ use lare_model::Format;
 use lare_model::decoder::Rows;
 use lare_model::pretrained::{self, PatchGrid, Pixels, Pretrained, Text};
 use lare_model::tap::{Kept, Tap};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,8 @@ impl Generator {
         Ok(Given { ids, pictures, pixels })
     }
 
-    /// Answers; `on_text` hears the text as it comes.
+    /// Answers; `on_text` hears the text as it comes. Of the folder's `generation_config.json`, the end tokens and the
+    /// repetition penalty hold.
     ///
     /// # Errors
     /// For messages or pictures that the folder's template or processor refuses, and prompts longer than the context.
@@ -133,17 +134,23 @@ impl Generator {
         let room = self.model.architecture.language.max_positions.saturating_sub(given.ids.len());
         let (mut sampler, mut decoder) = (Sampler::new(generation.sampling), self.chat.decoder());
         let eos = &self.chat.generation().eos;
+        let penalty = self.chat.generation().repetition_penalty.map(|penalty| penalty as f32);
+        let mut seen: BTreeSet<u32> = given.ids.iter().copied().collect();
         let (mut text, mut tokens, mut ended) = (String::new(), Vec::new(), false);
         let (mut fed, mut first_token) = (rest.to_vec(), Duration::ZERO);
         while tokens.len() < generation.max_tokens.min(room) && !ended {
             let run = self.model.go_on(&mut cache, &[fed], Rows::None, &())?;
             let last = run.hidden.dim(1)? - 1;
             let logits = self.model.language.logits(&run.hidden.i((.., last))?.contiguous()?)?;
-            let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+            let mut logits = logits.flatten_all()?.to_vec1::<f32>()?;
             if let Some(got) = logits.iter().find(|logit| !logit.is_finite()) {
                 return Err(Error::NotFinite { what: "a logit", got: *got });
             }
+            if let Some(penalty) = penalty {
+                penalize(&mut logits, &seen, penalty);
+            }
             let token = sampler.pick(&logits);
+            seen.insert(token);
             if tokens.is_empty() {
                 first_token = begun.elapsed();
             }

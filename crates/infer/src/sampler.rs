@@ -2,6 +2,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
 
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +65,16 @@ impl Sampler {
     }
 }
 
+/// Makes the tokens in `seen` less likely among logits `[V]`: divides those above 0 by `penalty`, multiplies the others.
+/// Folders ask for it in `generation_config.json`, and the reference follows them when it does not draw, too.
+pub fn penalize(logits: &mut [f32], seen: &BTreeSet<u32>, penalty: f32) {
+    for token in seen {
+        if let Some(logit) = logits.get_mut(*token as usize) {
+            *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+        }
+    }
+}
+
 /// Standard normal numbers from a seed, by Box and Muller.
 #[must_use]
 pub fn normals(seed: u64, count: usize) -> Vec<f32> {
@@ -87,6 +98,13 @@ mod tests {
     fn draws(temperature: f32, top_p: f32, seed: u64) -> Vec<u32> {
         let mut sampler = Sampler::new(Sampling { temperature, top_p, seed });
         (0..400).map(|_| sampler.pick(&LOGITS)).collect()
+    }
+
+    #[test]
+    fn a_penalty_lowers_what_was_seen_on_both_sides_of_zero() {
+        let mut logits = [3.0, -1.0, 2.0];
+        penalize(&mut logits, &BTreeSet::from([0, 1, 7]), 2.0);
+        assert_eq!(logits, [1.5, -2.0, 2.0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::{Outcome, assistant, counted, generate};
 use crate::args::{Ask, StepCount};
 use crate::failure::Failure;
 use crate::files::{self, Source};
+use crate::hub;
 use crate::messages::{Messages, Report};
 use crate::questions::Questions;
 use crate::strip;
@@ -18,7 +19,8 @@ const BATCH: usize = 32;
 
 /// Answers.
 pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
-    if let Some(folder) = ask.model.as_deref().filter(|folder| generate::is_for(folder)) {
+    let model = ask.model.as_deref().map(hub::folder).transpose()?;
+    if let Some(folder) = model.as_deref().filter(|folder| generate::is_for(folder)) {
         return generate::run(ask, folder, messages);
     }
     refuse_dtype(ask)?;
@@ -29,7 +31,7 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     for note in &source.opened.notes {
         messages.warning(&format!("{}: {note}", source.name));
     }
-    let assistant = assistant(ask.model.as_deref())?;
+    let assistant = assistant(model.as_deref())?;
     let options = options(ask);
     let picture = &source.opened.picture;
     let all: Vec<Question> = questions.texts().map(|text| Question::new(0, text, options)).collect();

@@ -4,6 +4,7 @@ use super::{Outcome, counted};
 use crate::args::Dump;
 use crate::failure::Failure;
 use crate::files;
+use crate::hub;
 use crate::messages::{Messages, Report};
 use lare_infer::Tensor;
 use lare_infer::generator::{self, Prompt};
@@ -19,7 +20,8 @@ pub fn run(dump: &Dump, messages: &Messages) -> Result<Outcome, Failure> {
         Some(text) => Prompt::Question(text),
         None => Prompt::Ids(&dump.ids),
     };
-    let named = generator::dump(&dump.model, dump.dtype.map(Into::into), &pictures, prompt)?;
+    let model = hub::folder(&dump.model)?;
+    let named = generator::dump(&model, dump.dtype.map(Into::into), &pictures, prompt)?;
     // Into memory first, then in one go, as every file is written: half a file would look like a difference.
     let bytes = generator::archive(&named)?;
     files::write(&dump.out, &bytes)?;

@@ -4,6 +4,7 @@ use super::Outcome;
 use crate::args::Inspect;
 use crate::embedded;
 use crate::failure::Failure;
+use crate::hub;
 use crate::messages::{Messages, Report};
 use lare_infer::inspect::{Sizes, TensorInfo, sizes, tensors};
 use lare_infer::load::{CONFIG, OwnedFiles, TOKENIZER, WEIGHTS, sha256};
@@ -13,18 +14,17 @@ use std::path::Path;
 
 /// Tells what the folder holds; the answer is no when it would not load.
 pub fn run(inspect: &Inspect, messages: &Messages) -> Result<Outcome, Failure> {
-    let inside = inspect.model == Path::new(embedded::NAME);
-    if !inside && !inspect.model.is_dir() {
+    let model = hub::folder(&inspect.model)?;
+    let inside = model == Path::new(embedded::NAME);
+    if !inside && !model.is_dir() {
         // Nothing to find a fault in.
-        return Err(OwnedFiles::read(&inspect.model)
-            .err()
-            .map_or_else(|| Failure::new("no model folder"), Failure::from));
+        return Err(OwnedFiles::read(&model).err().map_or_else(|| Failure::new("no model folder"), Failure::from));
     }
-    let owned = if inside { None } else { Some(OwnedFiles::read(&inspect.model)) };
+    let owned = if inside { None } else { Some(OwnedFiles::read(&model)) };
     let (findings, fault) = match &owned {
         None => look(&embedded::files()),
         Some(Ok(owned)) => look(&owned.files()),
-        Some(Err(error)) => (Findings::unread(&inspect.model), Some(Failure::from(lines(error)))),
+        Some(Err(error)) => (Findings::unread(&model), Some(Failure::from(lines(error)))),
     };
     let loads = fault.is_none();
     messages.report(&Told { findings, fault: fault.clone(), tensors: inspect.tensors })?;

@@ -100,8 +100,8 @@ fn a_tokenizer_of_another_vocabulary_is_refused() {
 fn a_folder_that_is_none_is_refused() {
     let place = Place::new();
     place.file("desk.png", &png(64, 64));
-    let asked = place.run(&["ask", "desk.png", "Where is the cat?", "--model", "no/such"]);
-    let inspected = place.run(&["inspect", "no/such"]);
+    let asked = place.run(&["ask", "desk.png", "Where is the cat?", "--model", "./no/such"]);
+    let inspected = place.run(&["inspect", "./no/such"]);
     assert_eq!((asked.code, inspected.code), (2, 2));
     assert_eq!(asked.err, inspected.err);
     insta::assert_snapshot!(asked.err);

@@ -7,6 +7,7 @@ mod bad_pictures;
 mod bad_requests;
 mod dump;
 mod eval;
+mod folders;
 mod pages;
 mod report;
 mod support;
