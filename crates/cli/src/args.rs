@@ -295,7 +295,7 @@ pub struct Report {
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 1: the model does not load; the reason is printed.")]
 pub struct Inspect {
-    /// The model folder, or `embedded` for the model inside the program.
+    /// The model folder, ours or Hugging Face's, a Hugging Face id, or `embedded` for the model inside the program.
     #[arg(default_value = crate::embedded::NAME)]
     pub model: PathBuf,
 

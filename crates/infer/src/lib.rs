@@ -21,6 +21,7 @@
 
 pub mod draw;
 mod error;
+pub mod folder;
 pub mod generator;
 pub mod inspect;
 pub mod load;

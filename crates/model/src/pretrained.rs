@@ -12,6 +12,7 @@
 pub mod checkpoint;
 pub mod fields;
 mod names;
+pub mod needs;
 mod qwen2_5_vl;
 mod qwen3_vl;
 mod smolvlm;

@@ -1,6 +1,6 @@
 //! `lare inspect`: what a model folder holds, and whether it would load.
 
-use super::Outcome;
+use super::{Outcome, generate, inspect_folder};
 use crate::args::Inspect;
 use crate::embedded;
 use crate::failure::Failure;
@@ -15,6 +15,9 @@ use std::path::Path;
 /// Tells what the folder holds; the answer is no when it would not load.
 pub fn run(inspect: &Inspect, messages: &Messages) -> Result<Outcome, Failure> {
     let model = hub::folder(&inspect.model)?;
+    if generate::is_for(&model) {
+        return inspect_folder::run(&model, inspect.tensors, messages);
+    }
     let inside = model == Path::new(embedded::NAME);
     if !inside && !model.is_dir() {
         // Nothing to find a fault in.
@@ -181,7 +184,8 @@ impl Report for Told {
     }
 }
 
-fn size(bytes: usize) -> String {
+/// Bytes in the unit that suits them.
+pub(super) fn size(bytes: usize) -> String {
     const UNITS: [(&str, f64); 3] = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
     let bytes = bytes as f64;
     match UNITS.iter().find(|(_, unit)| bytes >= *unit) {

@@ -101,3 +101,43 @@ fn an_id_that_is_not_in_the_cache_says_where_it_was_looked_for_and_how_to_get_it
     assert_eq!(code, Some(2));
     assert!(err.contains("a snapshot without model.safetensors"), "{err}");
 }
+
+#[test]
+fn a_folder_is_inspected_with_what_memory_it_takes() {
+    for family in ["qwen2_5_vl", "qwen3_vl", "smolvlm"] {
+        let place = Place::new();
+        user_folder(family, &place.path().join("user"));
+        let ran = place.run(&["inspect", "user", "--json"]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let told = ran.json();
+        assert_eq!((&told["family"], &told["loads"]), (&Value::from(family), &Value::from(true)));
+        let file = fs::read(place.path().join("user/model.safetensors")).unwrap();
+        let weights = safetensors::SafeTensors::deserialize(&file).unwrap();
+        let numbers: usize = weights.tensors().iter().map(|(_, t)| t.shape().iter().product::<usize>()).sum();
+        let parameters = &told["parameters"];
+        let counted = parameters["language"].as_u64().unwrap() + parameters["vision"].as_u64().unwrap();
+        assert_eq!(counted, numbers as u64, "{family}");
+        assert_eq!(told["memory_bytes"]["f32"], 4 * numbers, "{family}");
+        let bf16 = told["memory_bytes"]["bf16"].as_u64().unwrap();
+        assert!((2 * counted..3 * counted).contains(&bf16), "{family}: {bf16}");
+        let text = place.run(&["inspect", "user", "--tensors"]).out;
+        assert!(text.contains("loads       yes") && text.contains("embed_tokens"), "{text}");
+    }
+}
+
+#[test]
+fn a_folder_that_would_not_load_is_told_with_its_fault() {
+    let place = Place::new();
+    let folder = place.path().join("user");
+    user_folder("qwen2_5_vl", &folder);
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    fs::write(folder.join("config.json"), config.replace("\"qwen2_5_vl\"", "\"llava\"")).unwrap();
+    let ran = place.run(&["inspect", "user"]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.out.contains("loads       no") && ran.err.contains("model_type"), "{}{}", ran.out, ran.err);
+    fs::write(folder.join("config.json"), config).unwrap();
+    fs::write(folder.join("model.safetensors"), [0; 100]).unwrap();
+    let ran = place.run(&["inspect", "user"]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.out.contains("qwen2_5_vl") && ran.err.contains("model.safetensors"), "{}{}", ran.out, ran.err);
+}

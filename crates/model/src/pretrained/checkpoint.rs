@@ -65,6 +65,29 @@ fn unreadable(path: &Path, reason: impl ToString, hint: &str) -> Error {
     Error::Read { path: path.into(), reason: reason.to_string(), hint: hint.into() }
 }
 
+/// Names as they stand in the files.
+struct AsStored;
+
+impl Names for AsStored {
+    fn of_stored(&self, stored: &str) -> String {
+        stored.into()
+    }
+
+    fn of_ours(&self, ours: &str, _: &[Part]) -> Vec<String> {
+        vec![ours.into()]
+    }
+}
+
+/// Every tensor of a folder: its name, number type and shape.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub fn listed(folder: &Path) -> Result<Vec<(String, String, Vec<usize>)>> {
+    let checkpoint = Checkpoint::open(folder, &AsStored, None, |_| false)?;
+    let of = |entry: &Entry| (entry.stored_as.clone(), format!("{:?}", entry.dtype), entry.shape.clone());
+    Ok(checkpoint.entries.values().map(of).collect())
+}
+
 impl<'a> Checkpoint<'a> {
     /// Maps the folder's weights. Matrices are converted to `format` when they are taken, unless it is `None` or `exact`
     /// says of a name that they are not to be.

@@ -1,0 +1,76 @@
+//! What a Hugging Face folder holds, and whether it would load.
+
+use crate::Error;
+use crate::generator::Generator;
+use crate::inspect::TensorInfo;
+use lare_data::chat::Chat;
+use lare_model::Format;
+use lare_model::pretrained::Architecture;
+use lare_model::pretrained::checkpoint::listed;
+use std::path::Path;
+
+/// What was found, as far as it could be read.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The model, where `config.json` could be read.
+    pub architecture: Option<Architecture>,
+    /// Numbers of the decoder and of the vision tower.
+    pub parameters: Option<[usize; 2]>,
+    /// Bytes of the weights in memory, by the number type that matrices are converted to.
+    pub memory: Vec<(Format, usize)>,
+    /// Bytes of keys and values of one position.
+    pub cache_bytes: Option<usize>,
+    /// Tokens of the tokenizer, where it could be read.
+    pub vocabulary: Option<usize>,
+    /// The files' tensors, where they could be listed.
+    pub tensors: Vec<TensorInfo>,
+    /// Those that the model does not use.
+    pub unused: Vec<String>,
+    /// Why it would not load.
+    pub fault: Option<Error>,
+}
+
+/// Looks at a folder, and loads it: weights are mapped, so nearly none is read.
+#[must_use]
+pub fn look(folder: &Path) -> Found {
+    let mut found = Found {
+        vocabulary: Chat::from_folder(folder).ok().map(|chat| chat.tokenizer().vocab_size()),
+        ..Found::default()
+    };
+    found.tensors = listed(folder).unwrap_or_default().into_iter().map(info).collect();
+    found.tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Ok(mut architecture) = Architecture::from_folder(folder) {
+        match Generator::from_folder(folder, None) {
+            Err(fault) => found.fault = Some(fault),
+            Ok(generator) => {
+                architecture = generator.model.architecture;
+                found.unused = generator.model.unused;
+            }
+        }
+        let stored = found.stored();
+        if let Ok(needs) = architecture.needs() {
+            found.parameters = Some(needs.parameters());
+            let of = |format| Some((format, needs.bytes(format, stored).ok()?));
+            found.memory = Format::ALL.into_iter().filter_map(of).collect();
+        }
+        let shape = &architecture.language;
+        found.cache_bytes = Some(shape.layers * 2 * shape.kv_heads * shape.head_width * size_of::<f32>());
+        found.architecture = Some(architecture);
+    } else {
+        found.fault = Generator::from_folder(folder, None).err();
+    }
+    found
+}
+
+impl Found {
+    /// The number type of most tensors.
+    pub fn stored(&self) -> Format {
+        let count = |name: &str| self.tensors.iter().filter(|tensor| tensor.number_type == name).count();
+        let all = [(Format::F32, count("F32")), (Format::F16, count("F16")), (Format::Bf16, count("BF16"))];
+        all.into_iter().max_by_key(|(_, count)| *count).map_or(Format::F32, |(format, _)| format)
+    }
+}
+
+fn info((name, number_type, shape): (String, String, Vec<usize>)) -> TensorInfo {
+    TensorInfo { name, shape, number_type, finite: true }
+}
