@@ -44,7 +44,7 @@ fields_of() {
 
 modes=(lare direct text-cot coconut pause attend-all splice crop direct-fine text-cot-fine coconut-fine pause-fine
     no-gate no-align no-rec no-read no-focus no-bias random-patches one-focus projected
-    patches-9 patches-16 patches-36 looks-1 looks-2)
+    patches-9 patches-16 patches-36 looks-1 looks-2 looks-4)
 
 lare="${LARE:-target/release/lare}"
 case "${1:-}" in

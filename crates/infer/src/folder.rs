@@ -2,11 +2,10 @@
 
 use crate::Error;
 use crate::generator::Generator;
-use crate::inspect::TensorInfo;
 use lare_data::chat::Chat;
 use lare_model::Format;
 use lare_model::pretrained::Architecture;
-use lare_model::pretrained::checkpoint::listed;
+use lare_model::pretrained::checkpoint::{Listed, listed};
 use std::path::Path;
 
 /// What was found, as far as it could be read.
@@ -23,7 +22,7 @@ pub struct Found {
     /// Tokens of the tokenizer, where it could be read.
     pub vocabulary: Option<usize>,
     /// The files' tensors, where they could be listed.
-    pub tensors: Vec<TensorInfo>,
+    pub tensors: Vec<Listed>,
     /// Those that the model does not use.
     pub unused: Vec<String>,
     /// Why it would not load.
@@ -35,10 +34,9 @@ pub struct Found {
 pub fn look(folder: &Path) -> Found {
     let mut found = Found {
         vocabulary: Chat::from_folder(folder).ok().map(|chat| chat.tokenizer().vocab_size()),
+        tensors: listed(folder).unwrap_or_default(),
         ..Found::default()
     };
-    found.tensors = listed(folder).unwrap_or_default().into_iter().map(info).collect();
-    found.tensors.sort_by(|a, b| a.name.cmp(&b.name));
     if let Ok(mut architecture) = Architecture::from_folder(folder) {
         match Generator::from_folder(folder, None) {
             Err(fault) => found.fault = Some(fault),
@@ -69,8 +67,4 @@ impl Found {
         let all = [(Format::F32, count("F32")), (Format::F16, count("F16")), (Format::Bf16, count("BF16"))];
         all.into_iter().max_by_key(|(_, count)| *count).map_or(Format::F32, |(format, _)| format)
     }
-}
-
-fn info((name, number_type, shape): (String, String, Vec<usize>)) -> TensorInfo {
-    TensorInfo { name, shape, number_type, finite: true }
 }

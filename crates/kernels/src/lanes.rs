@@ -50,8 +50,9 @@ pub(crate) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
     }
 }
 
-fn fold(mut sums: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
+/// Adds the upper half to the lower until one is left; `N` is a power of two.
+pub(crate) fn fold<const N: usize>(mut sums: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for lane in 0..width {
             sums[lane] += sums[lane + width];

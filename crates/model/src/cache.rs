@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::mask::Slots;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// Keys and values of one layer.
 #[derive(Clone, Debug)]
@@ -35,6 +35,11 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Where it lies.
+    pub fn device(&self) -> &Device {
+        self.layers.first().map_or(&Device::Cpu, |layer| layer.shared.device())
+    }
+
     /// Conversations that have seen their pictures and no word yet.
     pub fn new(shared: &[Tensor], slots: Slots) -> Self {
         let layers = shared.iter().map(|kv| LayerCache { shared: kv.clone(), own: None }).collect();

@@ -300,6 +300,29 @@ impl Decoder {
         }
     }
 
+    /// Appends words, `ids` `[B]` lists; shorter ones get holes `before` or behind them, which nobody sees. As
+    /// [`Decoder::over_slots`].
+    ///
+    /// # Errors
+    /// [`Error::Arguments`] when a conversation outgrows `max_positions`.
+    pub fn over_words(
+        &self,
+        ids: &[Vec<u32>],
+        before: bool,
+        cache: &mut Cache,
+        rows: Rows,
+        tap: &dyn Tap,
+    ) -> Result<Run> {
+        let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
+        let first = |row: &Vec<u32>| if before { longest - row.len() } else { 0 };
+        let slots = |row: &Vec<u32>| (0..longest).map(|slot| row.get(slot.wrapping_sub(first(row))).copied()).collect();
+        let slots: Vec<Vec<Option<u32>>> = ids.iter().map(slots).collect();
+        let real: Vec<Vec<bool>> = slots.iter().map(|row| row.iter().map(Option::is_some).collect()).collect();
+        let padded: Vec<u32> = slots.iter().flatten().map(|id| id.unwrap_or(0)).collect();
+        let ids = Tensor::from_vec(padded, (ids.len(), longest), cache.device())?;
+        self.over_slots(&self.embed(&ids)?, &real, cache, rows, tap)
+    }
+
     /// Appends embeddings `[B, T, D]` to the conversations; `real[b][t]` is false for padding.
     ///
     /// # Errors

@@ -448,16 +448,10 @@ impl Pretrained {
         rows: crate::decoder::Rows,
         tap: &dyn Tap,
     ) -> Result<crate::decoder::Run> {
-        let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
-        if longest == 0 {
+        if ids.iter().all(Vec::is_empty) {
             return Err(Error::Arguments { what: "ids", expected: "at least one".into(), got: "none".into() });
         }
-        let holes = |ids: &Vec<u32>| longest - ids.len();
-        let real: Vec<Vec<bool>> = ids.iter().map(|ids| (0..longest).map(|i| i >= holes(ids)).collect()).collect();
-        let padded: Vec<u32> =
-            ids.iter().flat_map(|ids| std::iter::repeat_n(0, holes(ids)).chain(ids.iter().copied())).collect();
-        let ids = Tensor::from_vec(padded, (ids.len(), longest), &candle_core::Device::Cpu)?;
-        self.language.over_slots(&self.language.embed(&ids)?, &real, cache, rows, tap)
+        self.language.over_words(ids, true, cache, rows, tap)
     }
 }
 

@@ -133,17 +133,8 @@ pub trait Reasoning {
                 got: format!("{} prompts, {} pictures", prompts.ids.len(), prompts.picture_of_row.len()),
             });
         }
-        let holes = |ids: &Vec<u32>| longest - ids.len();
-        let real: Vec<Vec<bool>> =
-            prompts.ids.iter().map(|ids| (0..longest).map(|i| i >= holes(ids)).collect()).collect();
-        let padded: Vec<u32> =
-            prompts.ids.iter().flat_map(|ids| std::iter::repeat_n(0, holes(ids)).chain(ids.iter().copied())).collect();
-        let ids = Tensor::from_vec(padded, (prompts.ids.len(), longest), scene.prefix.hidden.device())?;
-
         let mut cache = scene.prefix.begin(prompts.picture_of_row.clone());
-        let language = self.language();
-        let run =
-            language.over_slots(&language.embed(&ids)?, &real, &mut cache, rows_of_a_step(self.refocus()), &())?;
+        let run = self.language().over_words(&prompts.ids, true, &mut cache, rows_of_a_step(self.refocus()), &())?;
         let hidden = run.hidden.i((.., longest - 1))?.contiguous()?;
         let rows = scene.over_cells(run.rows, &prompts.picture_of_row)?;
         let b = prompts.ids.len();
@@ -274,12 +265,7 @@ fn rows_of_a_step(refocus: &Refocus) -> Rows {
 
 /// Logits `[B, T, V]` after tokens that each row is given, shorter lists padded behind.
 fn append(language: &Decoder, thread: &mut Thread, ids: &[Vec<u32>], rows: Rows) -> Result<(Tensor, Vec<Tensor>)> {
-    let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
-    let real: Vec<Vec<bool>> = ids.iter().map(|row| (0..longest).map(|i| i < row.len()).collect()).collect();
-    let padded: Vec<u32> =
-        ids.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0, longest - row.len()))).collect();
-    let ids = Tensor::from_vec(padded, (ids.len(), longest), thread.hidden.device())?;
-    let run = language.over_slots(&language.embed(&ids)?, &real, &mut thread.cache, rows, &())?;
+    let run = language.over_words(ids, false, &mut thread.cache, rows, &())?;
     thread.speaks = true;
     Ok((language.logits(&run.hidden)?, run.rows))
 }

@@ -17,7 +17,7 @@ use crate::reasoning::{Cells, Reasoning, Scene};
 use crate::refocus::{Around, Refocus};
 use crate::weights::Path;
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// A pretrained model and the latent step that was added to it.
 #[derive(Clone, Debug)]
@@ -65,8 +65,10 @@ impl Refocused {
             return Err(Error::Arguments { what: "texts to look at", expected, got });
         }
         let prefix = self.base.open(texts, &())?;
-        let (cells, visible) = self.cells(texts, &prefix)?;
-        let hidden = hidden_of_cells(&prefix, &cells)?;
+        let (places, visible) = self.cells(texts)?;
+        let hidden = hidden_of_cells(&prefix, &places)?;
+        let real: Vec<f32> = visible.iter().map(|real| f32::from(u8::from(*real))).collect();
+        let real = Tensor::from_vec(real, places.shape(), places.device())?;
         let of_pictures = |part: &dyn Fn(&Picture) -> Tensor, per_cell: usize| -> Result<Tensor> {
             let p = visible.len() / texts.len();
             let of_text = |text: &Text| -> Result<Tensor> {
@@ -85,28 +87,22 @@ impl Refocused {
         }
         let grids = texts.iter().map(|text| text.pictures.iter().flat_map(|p| p.grids.clone()).collect()).collect();
         let look = self.refocus.prepare([&tokens, &hidden, &fine], visible.into(), grids)?;
-        Ok(Scene { prefix, look, cells })
+        Ok(Scene { prefix, look, cells: Cells::Among { places, real } })
     }
 
-    /// Where image tokens stand in the prefix, and which cells are real, `[S * P]`.
-    fn cells(&self, texts: &[Text], prefix: &Prefix) -> Result<(Cells, Vec<bool>)> {
+    /// Where image tokens stand in the prefix, `[S, P]`, and which cells are real, `[S * P]`.
+    fn cells(&self, texts: &[Text]) -> Result<(Tensor, Vec<bool>)> {
         let places: Vec<Vec<usize>> = texts.iter().map(|text| self.base.image_tokens(text.ids)).collect();
         let p = places.iter().map(Vec::len).max().unwrap_or(0);
         let padded = places.iter().flat_map(|own| (0..p).map(|cell| own.get(cell).map_or(0, |place| *place as u32)));
         let padded: Vec<u32> = padded.collect();
         let visible: Vec<bool> = places.iter().flat_map(|own| (0..p).map(|cell| cell < own.len())).collect();
-        let real: Vec<f32> = visible.iter().map(|real| f32::from(u8::from(*real))).collect();
-        let device = prefix.hidden.device();
-        let places = Tensor::from_vec(padded, (texts.len(), p), device)?;
-        Ok((Cells::Among { places, real: Tensor::from_vec(real, (texts.len(), p), device)? }, visible))
+        Ok((Tensor::from_vec(padded, (texts.len(), p), &Device::Cpu)?, visible))
     }
 }
 
 /// The last hidden states of image tokens, `[S, P, D]`.
-fn hidden_of_cells(prefix: &Prefix, cells: &Cells) -> Result<Tensor> {
-    let Cells::Among { places, .. } = cells else {
-        return Ok(prefix.hidden.clone());
-    };
+fn hidden_of_cells(prefix: &Prefix, places: &Tensor) -> Result<Tensor> {
     let ((s, p), (_, _, d)) = (places.dims2()?, prefix.hidden.dims3()?);
     let places = places.unsqueeze(2)?.broadcast_as((s, p, d))?.contiguous()?;
     Ok(prefix.hidden.contiguous()?.gather(&places, 1)?)

@@ -143,6 +143,7 @@ mod tests {
             (10, 1999, 8, 64, 512, 8, 312), // one token is kept across, and the limit is passed
             (5000, 5000, 28, 784, 784, 28, 28),
             (100, 60, 28, 3136, 3136, 56, 28),
+            (1165, 65, 10, 69601, 69602, 1120, 70), // rounded it is too small, so it is enlarged, past the upper limit
         ];
         for (width, height, token_px, min, max, expected_width, expected_height) in cases {
             let expected = Size { width: expected_width, height: expected_height };
@@ -165,13 +166,17 @@ mod tests {
             let token = qwen.token_px();
             prop_assert!(to.width > 0 && to.width % token == 0 && to.height > 0 && to.height % token == 0);
             prop_assert_eq!(qwen.resized(turned), Some(Size { width: to.height, height: to.width }));
-            // Enlarging rounds up and shrinking rounds down: neither limit is passed by what brought the picture there,
-            // except by a picture one token wide.
-            let area = to.width * to.height;
-            if to.width > width + token || to.height > height + token {
-                prop_assert!(area >= qwen.min_pixels);
-            } else if to.width + token < width || to.height + token < height {
+            // What decides is the picture rounded to whole tokens: one of 1165 x 65 with tokens of 10 is 69,600 pixels then, so it
+            // is enlarged to at least 69,601, by the reference too, although it has more. Enlarging rounds up and shrinking rounds
+            // down: neither limit is passed by what brought the picture there, except by a picture one token wide.
+            let rounded = |side: usize| (side as f64 / token as f64).round_ties_even() as usize * token;
+            let (area, decides) = (to.width * to.height, rounded(width) * rounded(height));
+            if decides > qwen.max_pixels {
                 prop_assert!(area <= qwen.max_pixels || to.width.min(to.height) == token);
+            } else if decides < qwen.min_pixels {
+                prop_assert!(area >= qwen.min_pixels);
+            } else {
+                prop_assert_eq!(area, decides);
             }
         }
 

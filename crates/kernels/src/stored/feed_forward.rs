@@ -147,7 +147,7 @@ mod tests {
     fn feed_forward_stored_has_the_bits_of_its_three_parts() {
         for format in Format::ALL {
             let [gate_up, down] = layer(format, [256, 512]);
-            for rows in [1, 3, 8, 30] {
+            for rows in [1, 3, 8, 30, 130] {
                 let x = (random((rows, 256), 4) / 16.0).unwrap();
                 let wide = crate::linear_stored(&x, &gate_up, None).unwrap();
                 let parts = crate::linear_stored(&crate::swiglu(&wide).unwrap(), &down, None).unwrap();

@@ -78,13 +78,28 @@ impl Names for AsStored {
     }
 }
 
-/// Every tensor of a folder: its name, number type and shape.
+/// A tensor as it lies in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name there.
+    pub name: String,
+    /// Its number type, as in `BF16`.
+    pub number_type: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// Every tensor of a folder, in order of their names.
 ///
 /// # Errors
 /// As [`Checkpoint::open`].
-pub fn listed(folder: &Path) -> Result<Vec<(String, String, Vec<usize>)>> {
+pub fn listed(folder: &Path) -> Result<Vec<Listed>> {
     let checkpoint = Checkpoint::open(folder, &AsStored, None, |_| false)?;
-    let of = |entry: &Entry| (entry.stored_as.clone(), format!("{:?}", entry.dtype), entry.shape.clone());
+    let of = |entry: &Entry| Listed {
+        name: entry.stored_as.clone(),
+        number_type: format!("{:?}", entry.dtype),
+        shape: entry.shape.clone(),
+    };
     Ok(checkpoint.entries.values().map(of).collect())
 }
 
@@ -169,11 +184,6 @@ impl<'a> Checkpoint<'a> {
         Ok(())
     }
 
-    /// Whether there is a tensor of this (newer) name.
-    pub fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
-    }
-
     /// Whether both tensors are there and hold different numbers.
     pub(super) fn differ(&self, one: &str, other: &str) -> Result<bool> {
         let (Some(one), Some(other)) = (self.entries.get(one), self.entries.get(other)) else { return Ok(false) };
@@ -186,11 +196,6 @@ impl<'a> Checkpoint<'a> {
         let used = self.used.borrow();
         let unused = self.entries.iter().filter(|(name, _)| !used.contains(*name));
         unused.map(|(_, entry)| entry.stored_as.clone()).collect()
-    }
-
-    /// Bytes of all tensors.
-    pub fn bytes(&self) -> usize {
-        self.entries.values().map(|entry| entry.range.len()).sum()
     }
 
     /// The entry `name`, which must have rows `[first, ..]` and `numbers` numbers in all.

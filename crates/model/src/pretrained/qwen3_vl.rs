@@ -3,7 +3,7 @@
 //! transformers 5.23 (`models/qwen3_vl/modeling_qwen3_vl.py`); docs/families.md section 6.
 
 use super::fields::Fields;
-use super::vision::{LayerNorm, Runs, angles_of, biased, in_squares, index, turned};
+use super::vision::{LayerNorm, Runs, angles_of, biased, in_squares, index, turned, width_and_heads};
 use super::{PatchGrid, Seen};
 use crate::Result;
 use crate::nn::Linear;
@@ -39,15 +39,7 @@ impl Shape {
     /// [`crate::Error::Config`] names the field.
     pub fn new(fields: Fields, language_width: usize) -> Result<Self> {
         fields.must_be("hidden_act", "gelu_pytorch_tanh")?;
-        let (width, heads) = (fields.size("hidden_size")?, fields.size("num_heads")?);
-        if width % heads != 0 || width / heads % 4 != 0 {
-            let expected = "a divisor of hidden_size that leaves heads of a multiple of 4";
-            return Err(fields.error("num_heads", expected, "the file is damaged"));
-        }
-        if fields.size("out_hidden_size")? != language_width {
-            let expected = format!("the language model's width, {language_width}");
-            return Err(fields.error("out_hidden_size", &expected, "the file is damaged"));
-        }
+        let [width, heads] = width_and_heads(fields, language_width)?;
         let places_side = fields.size("num_position_embeddings")?.isqrt();
         if places_side * places_side != fields.size("num_position_embeddings")? {
             return Err(fields.error("num_position_embeddings", "a square", "the file is damaged"));

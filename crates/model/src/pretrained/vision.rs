@@ -1,5 +1,6 @@
 //! What the vision towers share: layer norm, attention inside pictures or windows, the order of merged patches.
 
+use super::fields::Fields;
 use crate::Result;
 use crate::mask;
 use crate::nn::Linear;
@@ -34,6 +35,20 @@ impl LayerNorm {
 /// A linear layer with a bias at the child `name`.
 pub fn biased(path: Path, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
     path.at(name, |p| Linear::new(p, inputs, outputs)?.biased(p, 0.0))
+}
+
+/// `Dv` and heads of a tower of Qwen's, from its `vision_config`, once they fit each other and the language model.
+pub fn width_and_heads(fields: Fields, language_width: usize) -> Result<[usize; 2]> {
+    let (width, heads) = (fields.size("hidden_size")?, fields.size("num_heads")?);
+    if width % heads != 0 || width / heads % 4 != 0 {
+        let expected = "a divisor of hidden_size that leaves heads of a multiple of 4";
+        return Err(fields.error("num_heads", expected, "the file is damaged"));
+    }
+    if fields.size("out_hidden_size")? != language_width {
+        let expected = format!("the language model's width, {language_width}");
+        return Err(fields.error("out_hidden_size", &expected, "the file is damaged"));
+    }
+    Ok([width, heads])
 }
 
 /// Which patches of a picture see each other: consecutive runs, each by itself.

@@ -1,5 +1,6 @@
 //! The kernels as any processor runs them; what the others are measured against, to the bit.
 
+use crate::lanes::fold;
 use crate::stored::activations::{Aligned, FLOATS, Floats, Q4K_WORDS, Q4KActivations, Q8_0Activations, parted};
 use crate::stored::format::{Format, Q4K_GROUPS, bf16_to_f32, f16_to_f32, q4k_parts, q8_0_parts};
 
@@ -97,16 +98,4 @@ fn q4k_row<const G: usize>(weights: &[u8], x: Q4KActivations<G>) -> [f32; G] {
         }
     }
     sums.map(fold)
-}
-
-/// Adds the upper half to the lower until one is left.
-fn fold<const N: usize>(mut sums: [f32; N]) -> f32 {
-    let mut width = N / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
 }
