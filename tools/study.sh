@@ -15,7 +15,7 @@ attends='model.refocus.scorer=weighted_attention'
 wide='model.language.max_positions=768' # room for what is spliced in, and for rationales
 said=("$attends" "model.language.says_steps=true" "$wide" 'stages[*].latent_steps=0' 'stages[*].say_rest=true')
 
-# The fields in which a mode differs from configs/study.toml.
+# The fields in which a mode differs from configs/study.toml; `-fine`: with all fine features in the context, `-long`: three times the steps.
 fields_of() {
     case "$1" in
         lare) ;;
@@ -37,6 +37,7 @@ fields_of() {
         projected) echo 'model.refocus.memory=projected' ;;
         patches-*) echo "model.refocus.patches=${1#patches-}" ;;
         looks-*) echo "stages[*].latent_steps=${1#looks-}" ;;
+        *-long) fields_of "${1%-long}" && printf '%s\n' 'stages[one and two looks].steps=4200' 'stages[chains].steps=3000' ;;
         *-fine) fields_of "${1%-fine}" && echo "$fine" ;;
         *) echo "error: no mode is called \`$1\`; \`$0 modes\` lists them" >&2 && return 2 ;;
     esac
@@ -44,7 +45,8 @@ fields_of() {
 
 modes=(lare direct text-cot coconut pause attend-all splice crop direct-fine text-cot-fine coconut-fine pause-fine
     no-gate no-align no-rec no-read no-focus no-bias random-patches one-focus projected
-    patches-9 patches-16 patches-36 looks-1 looks-2 looks-4)
+    patches-9 patches-16 patches-36 looks-1 looks-2 looks-4
+    direct-fine-long coconut-fine-long)
 
 lare="${LARE:-target/release/lare}"
 case "${1:-}" in
