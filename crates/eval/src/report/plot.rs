@@ -14,7 +14,7 @@ const FRAME: Area = Area { left: 40.0, top: 30.0, right: WIDTH - 14.0, bottom: H
 /// Half the size of a mark.
 const MARK: f64 = 4.0;
 /// How many shapes, tones and dashes series have before they begin again.
-const LOOKS: usize = 5;
+pub(super) const LOOKS: usize = 5;
 
 /// A plot.
 pub(super) struct Plot {

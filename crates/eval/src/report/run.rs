@@ -1,11 +1,12 @@
 //! One evaluated run as a report shows it: its name, what it was asked, and the command that repeats it.
 
 use super::number::{counted, short};
+use super::plot::LOOKS;
 use crate::keep::{self, Kept};
 use crate::stats::Interval;
 use crate::{Error, Intervention, Origin, Record, Result, Rules, Settings, Summary, rules};
 use lare_data::Task;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -138,13 +139,18 @@ impl Run {
     }
 }
 
-/// Names runs by what tells them apart: model, items, steps; else by their folders.
+/// Names runs by what tells them apart: model, items, and steps where these two do not; else by their folders. Of more runs than a
+/// plot can tell apart each has its number before its name.
 pub(super) fn name(runs: &mut [Run]) {
     let models = models(runs);
     let items: Vec<String> = runs.iter().map(|run| run.settings.items.name().to_owned()).collect();
     let steps: Vec<String> = runs.iter().map(Run::steps).collect();
     let varies = |all: &&Vec<String>| all.iter().any(|one| Some(one) != all.first());
-    let telling: Vec<&Vec<String>> = [&models, &items, &steps].into_iter().filter(varies).collect();
+    let repeats =
+        |(place, one): (usize, (&String, &String))| models.iter().zip(&items).skip(place + 1).any(|other| other == one);
+    let needs_steps = models.iter().zip(&items).enumerate().any(repeats);
+    let parts = [Some(&models), Some(&items), needs_steps.then_some(&steps)];
+    let telling: Vec<&Vec<String>> = parts.into_iter().flatten().filter(varies).collect();
     let mut labels = if telling.is_empty() { models.clone() } else { vec![String::new(); runs.len()] };
     for part in telling {
         for (label, part) in labels.iter_mut().zip(part) {
@@ -158,14 +164,24 @@ pub(super) fn name(runs: &mut [Run]) {
         _ => label.clone(),
     });
     let labels: Vec<String> = with_folders.collect();
+    let is_numbered = runs.len() > LOOKS;
     for (place, run) in runs.iter_mut().enumerate() {
-        let label = &labels[place];
-        run.label = if repeated(&labels, label) { format!("{label} #{}", place + 1) } else { label.clone() };
+        let (label, number) = (&labels[place], place + 1);
+        run.label = match (is_numbered, repeated(&labels, label)) {
+            (true, _) => format!("{number} {label}"),
+            (_, true) => format!("{label} #{number}"),
+            _ => label.clone(),
+        };
     }
 }
 
-/// Names of the models; with the beginning of the weights' hash where one name stands for several.
+/// Names of the models; where one name stands for several, those of their folders or the beginnings of their weights' hashes.
 fn models(runs: &[Run]) -> Vec<String> {
+    let is_one_name = runs.iter().all(|run| run.settings.model == runs[0].settings.model);
+    let folders = folders(runs).filter(|folders| is_one_name && folders.iter().any(|name| *name != folders[0]));
+    if let Some(folders) = folders {
+        return folders;
+    }
     let shares_its_name = |run: &Run| {
         let same = |other: &&Run| other.settings.model == run.settings.model;
         runs.iter().filter(same).any(|other| other.settings.weights_hash != run.settings.weights_hash)
@@ -177,11 +193,32 @@ fn models(runs: &[Run]) -> Vec<String> {
     runs.iter().map(name).collect()
 }
 
+/// How many folders up a run's name may stand.
+const LEVELS: usize = 3;
+
+/// The lowest folders that tell weights apart and nothing else: `lare-1` of `runs/lare-1/iid` and `runs/lare-1/style` beside
+/// `runs/splice-1/iid`. Nothing where there are none.
+fn folders(runs: &[Run]) -> Option<Vec<String>> {
+    let at = |level: usize| -> Option<Vec<String>> {
+        let name = |run: &Run| match run.folder.components().nth_back(level)? {
+            Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+            _ => None,
+        };
+        runs.iter().map(name).collect()
+    };
+    let tells = |names: &Vec<String>| {
+        let known: Vec<_> = runs.iter().map(|run| &run.settings.weights_hash).zip(names).collect();
+        known.iter().all(|(hash, name)| known.iter().all(|(other, its)| (hash == other) == (name == its)))
+    };
+    (0..LEVELS).filter_map(at).find(tells)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::made;
     use super::*;
     use crate::benchmark::Layout;
+    use lare_data::Split;
     use std::collections::BTreeMap;
 
     fn labels(mut runs: Vec<Run>) -> Vec<String> {
@@ -203,9 +240,30 @@ mod tests {
             ["tiny aaaaaaaa", "tiny b"]
         );
         let renamed = |s: &mut Settings| (s.model, s.steps) = ("other".into(), Some(2));
-        assert_eq!(labels(vec![run(&|_| ()), run(&renamed)]), ["tiny, halts at 0.5", "other, 2 steps"]);
+        assert_eq!(labels(vec![run(&|_| ()), run(&renamed)]), ["tiny", "other"]);
         assert_eq!(labels(vec![run(&|_| ()), run(&|s| s.seed = 9)]), ["tiny (made) #1", "tiny (made) #2"]);
         assert!(labels(Vec::new()).is_empty());
+        let several: Vec<Run> = (0..6).map(|seed| run(&|s| s.seed = seed)).collect();
+        assert_eq!(labels(several)[5], "6 tiny (made)");
+    }
+
+    #[test]
+    fn models_of_one_name_are_called_by_the_folders_that_tell_them_apart() {
+        let run = |folder: &str, hash: &str, split: Split| {
+            let mut run = made::run(8, 3);
+            (run.folder, run.settings.weights_hash) = (folder.into(), hash.into());
+            let Origin::Suite { split: of, .. } = &mut run.settings.items else { unreachable!() };
+            *of = split;
+            run
+        };
+        let (iid, style) = (Split::Iid, Split::Style);
+        let (lare, splice) = (run("runs/lare-1/iid", "a", iid), run("runs/splice-1/iid", "b", iid));
+        assert_eq!(labels(vec![lare.clone(), splice.clone()]), ["lare-1", "splice-1"]);
+        let names = labels(vec![lare.clone(), run("runs/lare-1/style", "a", style), splice]);
+        assert_eq!(names, ["lare-1, iid", "lare-1, style", "splice-1, iid"]);
+        // A folder name that does not follow the weights says nothing of them.
+        let mixed = vec![lare, run("runs/other/style", "a", iid), run("runs/splice-1/iid", "b", iid)];
+        assert_eq!(labels(mixed)[2], "tiny b");
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod what;
 
 use super::Report;
 use super::number::{percent, range};
-use super::plot::key;
+use super::plot::{LOOKS, key};
 use super::run::Run;
 use super::table::{Cell, Column, Table, unbroken};
 use crate::stats::Interval;
@@ -49,13 +49,13 @@ pub(super) struct Figure {
 /// All sections that there is something to show in.
 pub(super) fn all(report: &Report) -> Vec<Section> {
     let all = [
-        what::section(report),
         results::section(report),
         cost::section(report),
         looks::section(report),
         causal::section(report),
         likeness::section(report),
         halting::section(report),
+        what::section(report), // last: who asks how it was done has seen what was found
     ];
     all.into_iter().filter(|section| !section.parts.is_empty()).collect()
 }
@@ -107,7 +107,8 @@ impl Figure {
     }
 }
 
-/// A figure of the runs that have what it shows, by their numbers, with a table of all; nothing where none has it.
+/// A figure of the runs that have what it shows, by their numbers, with a table of all; nothing where none has it. Of more runs than
+/// lines can be told apart the first are drawn.
 fn figure_and_table(
     report: &Report,
     has: impl Fn(&Run) -> bool,
@@ -118,7 +119,11 @@ fn figure_and_table(
     if known.is_empty() {
         return Vec::new();
     }
-    vec![Part::Figures(vec![figure(&known)]), Part::Table(table(&report.runs))]
+    let mut drawn = figure(&known[..known.len().min(LOOKS)]);
+    if known.len() > LOOKS {
+        drawn.caption += &format!(" Drawn are the first {LOOKS} runs; the table has all.");
+    }
+    vec![Part::Figures(vec![drawn]), Part::Table(table(&report.runs))]
 }
 
 /// Which line is whose; nothing to tell apart of one.

@@ -4,7 +4,7 @@ use super::{Figure, Part, Section, share};
 use crate::report::axis::{Axis, Limits};
 use crate::report::compare::{front, groups};
 use crate::report::number::{NONE, fixed, in_percent, percent, range};
-use crate::report::plot::{Plot, Point, Series, Spread};
+use crate::report::plot::{LOOKS, Plot, Point, Series, Spread};
 use crate::report::table::{Cell, Column, Row, Table};
 use crate::report::{Report, Run};
 use crate::summary::Group;
@@ -55,7 +55,9 @@ fn figure(runs: &[Run], group: &[usize], cost: &Cost) -> Figure {
         let label = &runs[*run].label;
         let shown = format!("{} % {}", percent(right.value), range(&right));
         let title = format!("{label}: {shown}, {} {}", fixed(*x, 2), cost.name);
-        let point = Point { x: *x, y: in_percent(&right), title, label: label.clone() };
+        // Long names of many runs would lie over one another: their numbers stand before them in every table.
+        let short = if runs.len() > LOOKS { (run + 1).to_string() } else { label.clone() };
+        let point = Point { x: *x, y: in_percent(&right), title, label: short };
         Series { look: *run, points: vec![point], spread: Spread::Bars, joined: false }
     });
     let best: Vec<(f64, f64)> = front(&places).into_iter().map(|at| places[at]).collect();

@@ -1,6 +1,6 @@
 //! Share right, and how runs differ.
 
-use super::{Part, Section, columns, share, tasks};
+use super::{Part, Section, share, tasks};
 use crate::report::compare::Gap;
 use crate::report::number::{NONE, p, percent, points, points_range, range};
 use crate::report::table::{Cell, Column, Row, Table};
@@ -47,23 +47,22 @@ fn alone(run: &Run) -> Table {
     Table { caption: caption(std::slice::from_ref(run)), columns, rows }
 }
 
-/// Several runs: a column each.
+/// Several runs: a row each.
 fn side_by_side(runs: &[Run]) -> Table {
+    let tasks = tasks(runs);
     let cell = |run: &Run, task: &str| {
         let found = run.summary.tasks.iter().find(|(name, _)| name == task);
         found.map_or(Cell::of(NONE), |(_, group)| share(&group.right))
     };
-    let with = |name: &str, of: &dyn Fn(&Run) -> Cell| {
-        [Cell::of(name)].into_iter().chain(runs.iter().map(of)).collect::<Vec<_>>()
+    let row = |run: &Run| {
+        let all = &run.summary.all;
+        let counts = [all.items, all.unparsed, all.refused].map(|count| Cell::of(count.to_string()));
+        let sum = [Cell::of(&run.label), share(&all.right).strong(true)];
+        Row::of(sum.into_iter().chain(tasks.iter().map(|task| cell(run, task))).chain(counts).collect())
     };
-    let mut rows: Vec<Row> = tasks(runs).into_iter().map(|task| Row::of(with(task, &|run| cell(run, task)))).collect();
-    let count = |of: fn(&Group) -> usize| move |run: &Run| Cell::of(of(&run.summary.all).to_string());
-    rows.push(Row::apart(with("all", &|run| share(&run.summary.all.right).strong(true))));
-    rows.push(Row::of(with("questions", &count(|all| all.items))));
-    rows.push(Row::of(with("unparsed", &count(|all| all.unparsed))));
-    rows.push(Row::of(with("refused", &count(|all| all.refused))));
-    let columns = [Column::words("task")].into_iter().chain(columns(runs)).collect();
-    Table { caption: caption(runs), columns, rows }
+    let numbers = ["all"].into_iter().chain(tasks.iter().copied()).chain(["questions", "unparsed", "refused"]);
+    let columns = [Column::words("run")].into_iter().chain(numbers.map(Column::numbers)).collect();
+    Table { caption: caption(runs), columns, rows: runs.iter().map(row).collect() }
 }
 
 fn caption(runs: &[Run]) -> String {
@@ -84,18 +83,18 @@ fn differences(report: &Report) -> Table {
             .strong(gap.is_sure()),
         None => Cell::of(NONE),
     };
+    let tasks = tasks(&report.runs);
     let of_task = |difference: &Difference, task: &str| {
         cell(difference.tasks.iter().find(|(name, _)| name == task).map(|(_, gap)| gap))
     };
-    let row = |task: &str| {
-        Row::of([Cell::of(task)].into_iter().chain(all.iter().map(|difference| of_task(difference, task))).collect())
+    let row = |difference: &Difference| {
+        let named = Cell::of(format!("{} − {}", label(difference.run), label(difference.to)));
+        let of_tasks = tasks.iter().map(|task| of_task(difference, task));
+        Row::of([named, cell(Some(&difference.all))].into_iter().chain(of_tasks).collect())
     };
-    let mut rows: Vec<Row> = tasks(&report.runs).into_iter().map(row).collect();
-    let last = all.iter().map(|difference| cell(Some(&difference.all)));
-    rows.push(Row::apart([Cell::of("all")].into_iter().chain(last).collect()));
-    let against =
-        |difference: &Difference| Column::numbers(format!("{} − {}", label(difference.run), label(difference.to)));
-    let columns = [Column::words("task")].into_iter().chain(all.iter().map(against)).collect();
+    let rows = all.iter().map(row).collect();
+    let numbers = ["all"].into_iter().chain(tasks.iter().copied()).map(Column::numbers);
+    let columns = [Column::words("runs")].into_iter().chain(numbers).collect();
     let circular = if all.iter().any(|difference| difference.of == "questions") {
         " In circular evaluation whole questions are paired, right in every order of their options."
     } else {
