@@ -37,6 +37,8 @@ pub enum Command {
     /// Write every intermediate of a pretrained model between a prompt and its logits, to compare it with another
     /// implementation.
     Dump(Dump),
+    /// Fold the low-rank changes of an adapter into its base.
+    Merge(Merge),
     /// Check this machine and the model inside the program.
     Doctor,
     /// Print the completion script of a shell.
@@ -82,6 +84,10 @@ pub struct Ask {
     #[arg(long, requires = "model")]
     pub dtype: Option<Dtype>,
 
+    /// With a Hugging Face folder: the adapter that `lare train` made for it, which lets it think in latent steps.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub adapter: Option<PathBuf>,
+
     /// Latent steps: a number, or `auto` to let the model stop when it is done.
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     pub steps: StepCount,
@@ -119,6 +125,25 @@ pub struct Ask {
     /// `--questions` one numbered folder a question.
     #[arg(long, value_name = "DIR")]
     pub trace: Option<PathBuf>,
+}
+
+/// `lare merge`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The folder holds the base with its matrices changed, which any program loads that loads the base, and an adapter of what is left, the latent step: lare ask --model OUT --adapter OUT photo.jpg \"...\""
+)]
+pub struct Merge {
+    /// The Hugging Face folder that the adapter was trained on, or its `owner/name`.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+
+    /// The adapter.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+
+    /// The folder to write; it must not exist.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// `lare train`.

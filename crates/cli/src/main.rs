@@ -58,6 +58,7 @@ fn run() -> ExitCode {
     let done = match &arguments.command {
         Command::Ask(ask) => commands::ask::run(ask, &messages),
         Command::Dump(dump) => commands::dump::run(dump, &messages),
+        Command::Merge(merge) => commands::merge::run(merge, &messages),
         Command::Train(train) => commands::train::run(train, &messages),
         Command::Eval(eval) => commands::eval::run(eval, &messages),
         Command::MakeData(make) => commands::make_data::run(make, &messages),

@@ -41,8 +41,8 @@ pub fn look(folder: &Path) -> Found {
         match Generator::from_folder(folder, None) {
             Err(fault) => found.fault = Some(fault),
             Ok(generator) => {
-                architecture = generator.model.architecture;
-                found.unused = generator.model.unused;
+                architecture = generator.base().architecture.clone();
+                found.unused.clone_from(&generator.base().unused);
             }
         }
         let stored = found.stored();

@@ -1,45 +1,89 @@
-//! A pretrained model from a Hugging Face folder, used as it was published: it answers in text, without latent steps.
+//! A pretrained model from a Hugging Face folder: as it was published it answers in text; with an adapter it thinks in latent steps
+//! before.
 //!
 //! ```text
 //! messages ─ template, placeholders ─► ids ──────────────┐
-//! pictures ─ processor ─► pixels ─ vision tower ─► tokens ┴─ open ─► prefix ─ go on ─► logits ─ sampler ─► text
+//! pictures ─ processor ─► pixels ─ vision tower ─► tokens ┴─ open ─► prefix ─ go on, or think ─► logits ─ sampler ─► text
 //! ```
 
+use crate::look::finite;
+use crate::options::Steps;
 use crate::sampler::{Sampler, Sampling, penalize};
 use crate::{Error, Result};
 use candle_core::{Device, IndexOp, Tensor};
 use lare_data::Picture;
 use lare_data::chat::{Chat, Content, Message, Part, PictureTokens, RenderOptions, Role};
 use lare_data::processor::{Layout, Processor};
-use lare_model::Format;
+use lare_model::cache::Cache;
+use lare_model::config::Refocus;
 use lare_model::decoder::Rows;
 use lare_model::pretrained::{self, PatchGrid, Pixels, Pretrained, Text};
+use lare_model::reasoning::Intervention;
 use lare_model::tap::{Kept, Tap};
+use lare_model::{Adapter, Format, Prompts, Reasoning, Refocused, Thread};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A model, its text side and its image processor.
 pub struct Generator {
-    /// The model.
-    pub model: Pretrained,
+    model: Model,
     /// Tokenizer, template and defaults of generation.
     pub chat: Chat,
     processor: Option<Processor>,
 }
 
+/// A model as it was published, or with an adapter.
+enum Model {
+    Published(Pretrained),
+    Refocused(Box<Refocused>),
+}
+
+impl Model {
+    fn base(&self) -> &Pretrained {
+        match self {
+            Self::Published(base) => base,
+            Self::Refocused(refocused) => &refocused.base,
+        }
+    }
+
+    fn into_base(self) -> Pretrained {
+        match self {
+            Self::Published(base) => base,
+            Self::Refocused(refocused) => refocused.base,
+        }
+    }
+}
+
 /// How an answer is generated.
 #[derive(Clone, Copy, Debug)]
 pub struct Generation {
+    /// When it stops thinking. Without an adapter, or without a picture, there is nothing to think about.
+    pub steps: Steps,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// Most tokens of the answer.
     pub max_tokens: usize,
 }
 
+/// One latent step of a pretrained model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thought {
+    /// Where it looked: a weight for each image token of all pictures, one behind the other; sums to 1.
+    pub scores: Vec<f32>,
+    /// The image tokens whose features it read again, best first.
+    pub chosen: Vec<u32>,
+    /// Mean of the gate: 0 keeps the decoder's hidden state, 1 takes the LQ-Former's output.
+    pub gate_mean: f32,
+    /// The halting head after the step.
+    pub halt_probability: f32,
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Said {
+    /// Its latent steps.
+    pub thoughts: Vec<Thought>,
     /// Its text.
     pub text: String,
     /// Its tokens, an end token included.
@@ -92,10 +136,36 @@ impl Generator {
     /// # Errors
     /// Names the file, and the field, tensor or token that does not fit.
     pub fn from_folder(folder: &Path, format: Option<Format>) -> Result<Self> {
+        Self::of(folder, Model::Published(Pretrained::from_folder(folder, format)?))
+    }
+
+    /// The same, with what training added to it.
+    ///
+    /// # Errors
+    /// Also for an adapter of another base.
+    pub fn adapted(folder: &Path, format: Option<Format>, adapter: &Adapter) -> Result<Self> {
+        Self::of(folder, Model::Refocused(Box::new(Refocused::from_folder(folder, format, adapter)?)))
+    }
+
+    fn of(folder: &Path, model: Model) -> Result<Self> {
         let chat = Chat::from_folder(folder)?;
-        let model = Pretrained::from_folder(folder, format)?;
-        let processor = model.fine().map(|_| Processor::open(folder)).transpose()?;
+        let processor = model.base().fine().map(|_| Processor::open(folder)).transpose()?;
         Ok(Self { model, chat, processor })
+    }
+
+    /// The model, or the base of its adapter.
+    #[must_use]
+    pub fn base(&self) -> &Pretrained {
+        self.model.base()
+    }
+
+    /// The latent step that an adapter added.
+    #[must_use]
+    pub fn refocus(&self) -> Option<&Refocus> {
+        match &self.model {
+            Model::Published(_) => None,
+            Model::Refocused(refocused) => Some(refocused.refocus.settings()),
+        }
     }
 
     /// Renders messages, processes and encodes their pictures.
@@ -105,11 +175,12 @@ impl Generator {
             let ids = self.chat.encode(&rendered, &[])?.ids;
             return Ok(Given { ids, pictures: Vec::new(), pixels: Vec::new() });
         };
-        let processed = pictures.iter().map(|picture| process(processor, &self.model, picture));
+        let processed = pictures.iter().map(|picture| process(processor, self.base(), picture));
         let (pixels, tokens): (Vec<_>, Vec<_>) = processed.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let rendered = self.chat.render(messages, &RenderOptions::default())?;
         let ids = self.chat.encode(&rendered, &tokens)?.ids;
-        let pictures = pixels.iter().map(|pixels| self.model.encode(pixels, tap)).collect::<lare_model::Result<_>>()?;
+        let pictures =
+            pixels.iter().map(|pixels| self.base().encode(pixels, tap)).collect::<lare_model::Result<_>>()?;
         Ok(Given { ids, pictures, pixels })
     }
 
@@ -126,23 +197,23 @@ impl Generator {
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Said> {
         let begun = Instant::now();
+        self.refuse_steps(generation.steps)?;
+        let model = self.base();
         let given = self.given(messages, pictures, &())?;
-        let (first, rest) = given.ids.split_at(given.ids.len().saturating_sub(1));
-        let image_tokens = self.model.image_tokens(&given.ids).len();
-        let prefix = self.model.open(&[Text { ids: first, pictures: &given.pictures }], &())?;
-        let mut cache = prefix.begin(vec![0].into());
-        let room = self.model.architecture.language.max_positions.saturating_sub(given.ids.len());
+        let image_tokens = model.image_tokens(&given.ids).len();
+        let Begun { mut cache, mut hidden, thoughts } = self.begin(&given, generation.steps)?;
+        let room = model.architecture.language.max_positions.saturating_sub(given.ids.len() + thoughts.len());
         let (mut sampler, mut decoder) = (Sampler::new(generation.sampling), self.chat.decoder());
         let eos = &self.chat.generation().eos;
         let penalty = self.chat.generation().repetition_penalty.map(|penalty| penalty as f32);
         let mut seen: BTreeSet<u32> = given.ids.iter().copied().collect();
         let (mut text, mut tokens, mut ended) = (String::new(), Vec::new(), false);
-        let (mut fed, mut first_token) = (rest.to_vec(), Duration::ZERO);
+        let mut first_token = Duration::ZERO;
         while tokens.len() < generation.max_tokens.min(room) && !ended {
-            let run = self.model.go_on(&mut cache, &[fed], Rows::None, &())?;
-            let last = run.hidden.dim(1)? - 1;
-            let logits = self.model.language.logits(&run.hidden.i((.., last))?.contiguous()?)?;
-            let mut logits = logits.flatten_all()?.to_vec1::<f32>()?;
+            if let Some(token) = tokens.last() {
+                hidden = last(&model.go_on(&mut cache, &[vec![*token]], Rows::None, &())?.hidden)?;
+            }
+            let mut logits = model.language.logits(&hidden)?.flatten_all()?.to_vec1::<f32>()?;
             if let Some(got) = logits.iter().find(|logit| !logit.is_finite()) {
                 return Err(Error::NotFinite { what: "a logit", got: *got });
             }
@@ -161,14 +232,91 @@ impl Generator {
                 on_text(&more);
                 text.push_str(&more);
             }
-            fed = vec![token];
         }
         let more = decoder.finish();
         on_text(&more);
         text.push_str(&more);
         let rest = begun.elapsed().saturating_sub(first_token);
-        Ok(Said { text, tokens, ended, prompt_tokens: given.ids.len(), image_tokens, first_token, rest })
+        Ok(Said { thoughts, text, tokens, ended, prompt_tokens: given.ids.len(), image_tokens, first_token, rest })
     }
+}
+
+/// A prompt that was read, and thought about.
+struct Begun {
+    cache: Cache,
+    /// Of its last position, `[1, D]`.
+    hidden: Tensor,
+    thoughts: Vec<Thought>,
+}
+
+impl Generator {
+    /// Refuses steps that the adapter was not trained for, and a threshold that is no probability.
+    fn refuse_steps(&self, steps: Steps) -> Result<()> {
+        let most = self.refocus().map_or(0, |refocus| refocus.max_steps);
+        let fail = |field, expected: String, got: String, hint| Err(Error::Option { field, expected, got, hint });
+        match steps {
+            Steps::Fixed(steps) if steps > most => {
+                let hint = "more steps than the adapter was trained for mean nothing";
+                fail("steps", format!("0 to {most}, the adapter's refocus.max_steps"), steps.to_string(), hint)
+            }
+            Steps::Auto { threshold } if !(0.0..=1.0).contains(&threshold) => {
+                fail("halt-threshold", "0 to 1".into(), threshold.to_string(), "0.5 is the usual threshold")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a prompt. With an adapter, what stands up to its last picture is looked at, and then it thinks.
+    fn begin(&self, given: &Given, steps: Steps) -> Result<Begun> {
+        let places = self.base().image_tokens(&given.ids);
+        match (&self.model, places.last()) {
+            (Model::Refocused(model), Some(place)) => {
+                let (first, own) = given.ids.split_at(place + 1);
+                think(model, &Text { ids: first, pictures: &given.pictures }, own, steps)
+            }
+            _ => {
+                let (first, own) = given.ids.split_at(given.ids.len().saturating_sub(1));
+                let prefix = self.base().open(&[Text { ids: first, pictures: &given.pictures }], &())?;
+                let mut cache = prefix.begin(vec![0].into());
+                let run = self.base().go_on(&mut cache, &[own.to_vec()], Rows::None, &())?;
+                Ok(Begun { cache, hidden: last(&run.hidden)?, thoughts: Vec::new() })
+            }
+        }
+    }
+}
+
+/// Of hidden states `[B, T, D]` those of the last position, `[B, D]`.
+fn last(hidden: &Tensor) -> Result<Tensor> {
+    Ok(hidden.i((.., hidden.dim(1)? - 1))?.contiguous()?)
+}
+
+/// Reads `own` behind what was looked at, and takes latent steps.
+fn think(model: &Refocused, looked_at: &Text, own: &[u32], steps: Steps) -> Result<Begun> {
+    let scene = model.look(std::slice::from_ref(looked_at))?;
+    let prompts = Prompts { ids: vec![own.to_vec()], picture_of_row: vec![0].into() };
+    let mut thread = model.prompt(&scene, &prompts)?;
+    let (most, threshold) = match steps {
+        Steps::Fixed(steps) => (steps, f32::INFINITY),
+        Steps::Auto { threshold } => (model.refocus.settings().max_steps, threshold),
+    };
+    let halt = |thread: &Thread| -> Result<f32> {
+        let logit = model.halt_logits(thread)?.to_vec1::<f32>()?[0];
+        finite("a halting probability", 1.0 / (1.0 + (-logit).exp()))
+    };
+    let (mut thoughts, mut halt_probability) = (Vec::new(), halt(&thread)?);
+    while thoughts.len() < most && halt_probability < threshold {
+        model.step(&scene, &mut thread, &[true], Intervention::default())?;
+        halt_probability = halt(&thread)?;
+        if let Some(focus) = thread.steps.last() {
+            thoughts.push(Thought {
+                scores: focus.log_scores.exp()?.flatten_all()?.to_vec1()?,
+                chosen: focus.chosen[0].clone(),
+                gate_mean: finite("a gate", focus.gate_mean.to_vec1::<f32>()?[0])?,
+                halt_probability,
+            });
+        }
+    }
+    Ok(Begun { cache: thread.cache, hidden: thread.hidden, thoughts })
 }
 
 /// What is dumped: a prompt to be rendered, or ids as they are.
@@ -195,7 +343,7 @@ pub fn dump(
         Prompt::Question(text) => {
             let generator = Generator::from_folder(folder, format)?;
             let given = generator.given(&[question(pictures.len(), text)], pictures, &kept)?;
-            (generator.model, given)
+            (generator.model.into_base(), given)
         }
         Prompt::Ids(ids) => {
             let model = Pretrained::from_folder(folder, format)?;

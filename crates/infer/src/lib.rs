@@ -34,7 +34,7 @@ pub mod session;
 
 pub use candle_core::{Device, Tensor};
 pub use error::{Error, Result};
-pub use lare_model::Format;
+pub use lare_model::{Adapter, Format};
 pub use load::{Assistant, Files};
 pub use look::LookReport;
 pub use options::{Options, Steps};

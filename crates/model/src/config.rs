@@ -235,6 +235,25 @@ const MOST_CHANNELS: usize = 4_096;
 /// A model of more parameters than this is a slip in a config: it would fill any machine's memory before it failed.
 const MOST_PARAMETERS: u64 = 1 << 37;
 
+impl Refocus {
+    /// What does not depend on the model around it.
+    fn checks(&self) -> [Check; 4] {
+        [
+            ("refocus.patches", within(self.patches, 65_536), "1 to 65536", self.patches.to_string()),
+            ("refocus.max_steps", within(self.max_steps, 1_024), "1 to 1024", self.max_steps.to_string()),
+            ("refocus.blocks", within(self.blocks, 64), "1 to 64", self.blocks.to_string()),
+            ("refocus.feed_forward", within(self.feed_forward, 1 << 20), "1 to 1048576", self.feed_forward.to_string()),
+        ]
+    }
+
+    /// The first field that makes no sense in any model: its name, what would be accepted, and what stands there.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, &'static str, String)> {
+        let (field, _, expected, got) = self.checks().into_iter().find(|(_, holds, ..)| !holds)?;
+        Some((field, expected, got))
+    }
+}
+
 impl Semantic {
     /// How many times smaller than the picture a drawing is.
     pub fn shrink(&self) -> usize {
@@ -344,17 +363,16 @@ impl Config {
         ]
     }
 
-    fn refocus_checks(&self) -> [Check; 5] {
+    fn refocus_checks(&self) -> Vec<Check> {
         let r = &self.refocus;
         let heads = r.heads > 0 && self.language.width.is_multiple_of(r.heads);
         let patches = within(r.patches, self.vision.max_cells);
-        [
+        let mut checks = vec![
             ("refocus.heads", heads, "a divisor of language.width", r.heads.to_string()),
             ("refocus.patches", patches, "1 to vision.max_cells", r.patches.to_string()),
-            ("refocus.max_steps", within(r.max_steps, 1_024), "1 to 1024", r.max_steps.to_string()),
-            ("refocus.blocks", within(r.blocks, 64), "1 to 64", r.blocks.to_string()),
-            ("refocus.feed_forward", within(r.feed_forward, 1 << 20), "1 to 1048576", r.feed_forward.to_string()),
-        ]
+        ];
+        checks.extend(r.checks());
+        checks
     }
 
     fn semantic_checks(&self) -> [Check; 7] {

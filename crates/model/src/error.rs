@@ -47,6 +47,29 @@ pub enum Error {
         hint: String,
     },
 
+    /// An adapter was trained on another base.
+    #[error(
+        "the adapter `{}` belongs to another base\n  expected  {} ({}), weights {}\n  got       {} ({}), weights {}\n\nhint: pass the folder of {} as `--model`",
+        adapter.display(), expected.name, expected.family, expected.fingerprint, got.name, got.family, got.fingerprint, expected.name
+    )]
+    OtherBase {
+        /// The adapter's folder.
+        adapter: PathBuf,
+        /// What it was trained on. Boxed, because errors are common and this one is large.
+        expected: Box<crate::adapter::Base>,
+        /// What it was put on.
+        got: Box<crate::adapter::Base>,
+    },
+
+    /// A file could not be written.
+    #[error("cannot write {path}: {reason}\n\nhint: check the folder, its permissions and the room on the disk")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+
     /// The weights file is damaged.
     #[error(
         "{file} is not a whole safetensors file: {reason}\n\nhint: it was cut short or changed; fetch or train it again"

@@ -5,7 +5,7 @@
 //! ([`refocus`]), and gives the logits of the answer.
 //!
 //! Invariants: no text, no sampling, no losses, no randomness and no clock in this crate; the only files it
-//! reads are weights and their config. With no latent step the system is the plain model, to the bit. The same
+//! reads and writes are weights and their config. With no latent step the system is the plain model, to the bit. The same
 //! function takes a latent step in training, inference and evaluation.
 //!
 //! Letters: `B` rows, `S` pictures, `P` image tokens, `F` fine features, `T` text tokens, `K` latent steps,
@@ -22,6 +22,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod adapter;
 pub mod backbone;
 pub mod cache;
 pub mod config;
@@ -29,6 +30,7 @@ pub mod decoder;
 mod error;
 pub mod lora;
 pub mod mask;
+pub mod merge;
 pub mod nn;
 pub mod pretrained;
 pub mod qformer;
@@ -41,6 +43,7 @@ pub mod semantic;
 pub mod tap;
 pub mod weights;
 
+pub use adapter::Adapter;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use lare_kernels::Format;

@@ -27,7 +27,7 @@ pub struct Lora {
 }
 
 impl Lora {
-    fn scale(&self) -> f64 {
+    pub(crate) fn scale(&self) -> f64 {
         self.alpha / self.rank.max(1) as f64
     }
 }

@@ -32,6 +32,7 @@ use checkpoint::{Checkpoint, Names};
 use fields::Fields;
 use lare_kernels::Format;
 use names::Layout;
+use std::collections::BTreeMap;
 use std::path::Path;
 use text::Kind;
 
@@ -239,6 +240,41 @@ impl Pretrained {
             changed.refuse_idle()?;
             Ok(model)
         })
+    }
+
+    /// [`Checkpoint::fingerprint`] of a folder's weights.
+    ///
+    /// # Errors
+    /// As [`Pretrained::from_folder`] for files that cannot be read.
+    pub fn fingerprint(folder: &Path) -> Result<String> {
+        let architecture = Architecture::from_folder(folder)?;
+        Ok(Checkpoint::open(folder, &architecture.layout, None, |_| false)?.fingerprint())
+    }
+
+    /// Writes a folder's weights again into the folder `to`, with something added to matrices: `change` is asked for each of
+    /// the model's matrices, or part of one, by its name. Gives how many were changed.
+    ///
+    /// # Errors
+    /// As [`Pretrained::from_folder`], and [`Error::Write`].
+    pub(crate) fn write_changed(
+        folder: &Path,
+        to: &Path,
+        change: &dyn Fn(&str) -> Result<Option<Tensor>>,
+    ) -> Result<usize> {
+        let architecture = Architecture::from_folder(folder)?;
+        let layout = architecture.layout;
+        let mut changes = BTreeMap::new();
+        for (name, parts) in architecture.matrices()? {
+            let whole = name.strip_suffix(".weight").unwrap_or(&name);
+            for (stored, part) in layout.of_ours(&name, &parts).into_iter().zip(&parts) {
+                let ours = if part.name.is_empty() { whole.to_owned() } else { format!("{whole}.{}", part.name) };
+                if let Some(change) = change(&ours)? {
+                    changes.insert(stored, change);
+                }
+            }
+        }
+        Checkpoint::open(folder, &layout, None, |_| false)?.write_changed(to, &changes)?;
+        Ok(changes.len())
     }
 
     fn load(

@@ -23,7 +23,7 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     if let Some(folder) = model.as_deref().filter(|folder| generate::is_for(folder)) {
         return generate::run(ask, folder, messages);
     }
-    refuse_dtype(ask)?;
+    refuse_what_pretrained_models_have(ask)?;
     let questions = Questions::of(ask)?;
     refuse_to_replace_the_picture(ask)?;
     refuse_looks_of_another_format(ask)?;
@@ -63,12 +63,15 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
 }
 
 /// Our own models are small and run in f32.
-fn refuse_dtype(ask: &Ask) -> Result<(), Failure> {
-    match ask.dtype {
-        None => Ok(()),
-        Some(_) => Err(Failure::new("`--dtype` is for Hugging Face folders")
-            .part("expected", "a folder with config.json")
-            .hint("leave --dtype out; models of `lare train` run in f32")),
+fn refuse_what_pretrained_models_have(ask: &Ask) -> Result<(), Failure> {
+    let refused = |flag: &str, hint: &str| {
+        let failure = Failure::new(format!("`{flag}` is for Hugging Face folders"));
+        Err(failure.part("expected", "a folder with config.json").hint(hint))
+    };
+    match (ask.dtype, &ask.adapter) {
+        (Some(_), _) => refused("--dtype", "leave --dtype out; models of `lare train` run in f32"),
+        (None, Some(_)) => refused("--adapter", "name its base with --model; a model of `lare train` needs none"),
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! `lare ask` with a Hugging Face folder: the model as it was published, which answers in text without latent steps.
+//! `lare ask` with a Hugging Face folder: the model as it was published, which answers in text without latent steps, or with an
+//! adapter, which thinks before.
 
 use super::{Outcome, counted};
 use crate::args::{Ask, StepCount};
@@ -6,8 +7,8 @@ use crate::failure::Failure;
 use crate::files::{self, Source};
 use crate::messages::{Messages, Report};
 use crate::questions::Questions;
-use lare_infer::Sampling;
-use lare_infer::generator::{Generation, Generator, Said, question};
+use lare_infer::generator::{Generation, Generator, Said, Thought, question};
+use lare_infer::{Adapter, Sampling, Steps};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -24,17 +25,26 @@ pub fn run(ask: &Ask, folder: &Path, messages: &Messages) -> Result<Outcome, Fai
     for note in &source.opened.notes {
         messages.warning(&format!("{}: {note}", source.name));
     }
-    let generator = Generator::from_folder(folder, ask.dtype.map(Into::into))?;
-    if !generator.model.unused.is_empty() {
-        let count = counted(generator.model.unused.len(), "tensor");
-        messages
-            .warning(&format!("{count} of the folder are used by nothing, the first is {}", generator.model.unused[0]));
+    let format = ask.dtype.map(Into::into);
+    let generator = match &ask.adapter {
+        None => Generator::from_folder(folder, format)?,
+        Some(adapter) => Generator::adapted(folder, format, &Adapter::open(adapter).map_err(lare_infer::Error::from)?)?,
+    };
+    let unused = &generator.base().unused;
+    if !unused.is_empty() {
+        let count = counted(unused.len(), "tensor");
+        messages.warning(&format!("{count} of the folder are used by nothing, the first is {}", unused[0]));
     }
     let sampling = Sampling { temperature: ask.temperature, top_p: ask.top_p, seed: ask.seed };
-    let generation = Generation { sampling, max_tokens: ask.max_tokens };
+    let steps = match ask.steps {
+        StepCount::Fixed(steps) => Steps::Fixed(steps),
+        StepCount::Auto => Steps::Auto { threshold: ask.halt_threshold },
+    };
+    let generation = Generation { steps, sampling, max_tokens: ask.max_tokens };
     for text in questions.texts() {
         let said = generator.answer(&[question(1, text)], &[&source.opened.picture], &generation, &mut |_| ())?;
-        let told = Told { family: &generator.model.architecture.family, source: &source, question: text, said: &said };
+        let family = &generator.base().architecture.family;
+        let told = Told { family, source: &source, question: text, said: &said };
         if messages.wants_json() {
             messages.report(&told)?;
         } else {
@@ -50,28 +60,42 @@ pub fn run(ask: &Ask, folder: &Path, messages: &Messages) -> Result<Outcome, Fai
     Ok(Outcome::Done)
 }
 
-/// A model as published takes no latent step, so there is nothing to count, draw or trace.
+/// A model as published takes no latent step, so there is nothing to count; looks of pretrained models are not drawn.
 fn refuse_what_needs_latents(ask: &Ask) -> Result<(), Failure> {
-    let steps = matches!(ask.steps, StepCount::Fixed(steps) if steps > 0);
-    let asked = [(steps, "--steps"), (ask.looks.is_some(), "--looks"), (ask.trace.is_some(), "--trace")];
-    match asked.into_iter().find(|(asked, _)| *asked) {
-        None => Ok(()),
-        Some((_, flag)) => Err(Failure::new(format!("`{flag}` needs a model that thinks in latent steps"))
-            .part("expected", "a model trained by `lare train`")
+    if matches!(ask.steps, StepCount::Fixed(steps) if steps > 0) && ask.adapter.is_none() {
+        return Err(Failure::new("`--steps` needs a model that thinks in latent steps")
+            .part("expected", "a model trained by `lare train`, or `--adapter DIR`")
             .part("got", "a Hugging Face folder, whose model answers at once")
-            .hint(format!("leave {flag} out"))),
+            .hint("leave --steps out"));
+    }
+    match [(ask.looks.is_some(), "--looks"), (ask.trace.is_some(), "--trace")].into_iter().find(|(asked, _)| *asked) {
+        None => Ok(()),
+        Some((_, flag)) => Err(Failure::new(format!("`{flag}` draws the looks of models of `lare train` alone"))
+            .part("expected", "a model folder of `lare train`")
+            .part("got", "a Hugging Face folder")
+            .hint(format!("leave {flag} out; `--json` has where each step looked"))),
     }
 }
 
 fn cost(said: &Said) -> String {
     let rate = said.tokens.len().saturating_sub(1) as f64 / said.rest.as_secs_f64().max(1e-9);
     format!(
-        "{}, {} of them of the picture, {}, first after {:.0} ms, then {rate:.1} tokens/s",
+        "{}, {} of them of the picture, {}, {}, first after {:.0} ms, then {rate:.1} tokens/s",
         counted(said.prompt_tokens, "prompt token"),
         said.image_tokens,
+        counted(said.thoughts.len(), "latent step"),
         counted(said.tokens.len(), "text token"),
         said.first_token.as_secs_f64() * 1e3,
     )
+}
+
+fn thought(thought: &Thought) -> Value {
+    json!({
+        "scores": thought.scores,
+        "chosen": thought.chosen,
+        "gate_mean": thought.gate_mean,
+        "halt_probability": thought.halt_probability,
+    })
 }
 
 struct Told<'a> {
@@ -96,8 +120,9 @@ impl Report for Told<'_> {
                 "prompt_tokens": said.prompt_tokens,
                 "image_tokens": said.image_tokens,
                 "text_tokens": said.tokens.len(),
-                "latent_steps": 0,
+                "latent_steps": said.thoughts.len(),
             },
+            "steps": said.thoughts.iter().map(thought).collect::<Vec<_>>(),
             "timing_ms": {
                 "first_token": said.first_token.as_secs_f64() * 1e3,
                 "rest": said.rest.as_secs_f64() * 1e3,

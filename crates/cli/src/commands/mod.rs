@@ -9,6 +9,7 @@ pub mod generate;
 pub mod inspect;
 mod inspect_folder;
 pub mod make_data;
+pub mod merge;
 pub mod report;
 pub mod train;
 

@@ -2,7 +2,14 @@
 //! (tools/reference/folders.py).
 
 use crate::support::{Place, Ran};
+use lare_infer::{Device, Tensor};
+use lare_model::adapter::{self, Base};
+use lare_model::config::{Choice, Memory, Refocus, Scorer, Thinking};
+use lare_model::pretrained::Pretrained;
+use lare_model::{Init, Lora, Path as ModulePath, Refocused, Source};
 use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -60,6 +67,113 @@ fn latent_steps_are_refused_with_the_way_out() {
     let ran = ask(&Place::new(), "smolvlm", &["--steps", "2"]);
     assert_eq!((ran.code, ran.out.as_str()), (2, ""));
     assert!(ran.err.contains("`--steps` needs a model") && ran.err.contains("leave --steps out"), "{}", ran.err);
+}
+
+/// Weights from a parameter's name, and what was asked for.
+#[derive(Default)]
+struct MadeUp(RefCell<BTreeMap<String, Tensor>>);
+
+impl Source for MadeUp {
+    fn tensor(&self, name: &str, shape: &[usize], _: Init) -> lare_model::Result<Tensor> {
+        let seed = name.bytes().fold(7u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        let number = |place: u32| ((seed ^ place.wrapping_mul(0x9E37_79B9)) % 2001) as f32 / 5e3 - 0.2;
+        let numbers: Vec<f32> = (0..shape.iter().product::<usize>() as u32).map(number).collect();
+        let tensor = Tensor::from_vec(numbers, shape, &Device::Cpu)?;
+        self.0.borrow_mut().insert(name.into(), tensor.clone());
+        Ok(tensor)
+    }
+}
+
+/// An adapter of made-up weights.
+fn write_adapter(base: &Path, to: &Path) {
+    let settings = Refocus {
+        thinking: Thinking::Refocus,
+        choice: Choice::Best,
+        scorer: Scorer::MeanAttention,
+        memory: Memory::Fine,
+        patches: 3,
+        exclude_earlier: false,
+        revisit: false,
+        bias: true,
+        gate: true,
+        max_steps: 4,
+        blocks: 1,
+        heads: 2,
+        feed_forward: 24,
+    };
+    let lora = Lora { rank: 2, alpha: 2.0, targets: vec!["language.blocks.*.qkv.value".into()] };
+    let weights = MadeUp::default();
+    let pretrained = Pretrained::adapted(base, None, &lora, &weights).unwrap();
+    Refocused::new(pretrained, &settings, ModulePath::root(&weights)).unwrap();
+    let of = Base::of(base, "owner/tiny").unwrap();
+    adapter::write(to, of, &settings, Some(&lora), &weights.0.into_inner()).unwrap();
+}
+
+#[test]
+fn with_an_adapter_a_folder_thinks_before_it_answers() {
+    for family in ["qwen2_5_vl", "qwen3_vl", "smolvlm"] {
+        let place = Place::new();
+        user_folder(family, &place.path().join("user"));
+        write_adapter(&place.path().join("user"), &place.path().join("adapter"));
+        let thought = |steps: &str| {
+            let ran = ask(&place, family, &["--adapter", "adapter", "--json", "--steps", steps]);
+            assert_eq!(ran.code, 0, "{family}: {}", ran.err);
+            ran.json()
+        };
+        let (none, two, again) = (thought("0"), thought("2"), thought("2"));
+        assert_eq!(two["answer"], again["answer"]);
+        assert_eq!((&none["usage"]["latent_steps"], &two["usage"]["latent_steps"]), (&0.into(), &2.into()));
+        let steps = two["steps"].as_array().unwrap();
+        assert_eq!(steps.len(), 2);
+        for step in steps {
+            let scores: Vec<f64> = step["scores"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+            assert_eq!(scores.len() as u64, two["usage"]["image_tokens"].as_u64().unwrap(), "{family}");
+            assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-4, "{family}");
+            assert_eq!(step["chosen"].as_array().unwrap().len(), 3);
+        }
+        let auto = thought("auto");
+        let steps = auto["steps"].as_array().unwrap();
+        let halts = |step: &Value| step["halt_probability"].as_f64().unwrap() >= 0.5;
+        assert!(steps.len() == 4 || steps.last().is_none_or(halts), "{auto}");
+        let ran = ask(&place, family, &["--adapter", "adapter", "--steps", "5"]);
+        assert_eq!((ran.code, ran.err.contains("0 to 4, the adapter's")), (2, true), "{}", ran.err);
+    }
+}
+
+#[test]
+fn an_adapter_of_another_base_is_refused_with_both_names() {
+    let place = Place::new();
+    user_folder("qwen2_5_vl", &place.path().join("base"));
+    write_adapter(&place.path().join("base"), &place.path().join("adapter"));
+    let ran = ask(&place, "smolvlm", &["--adapter", "adapter"]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+    for part in ["owner/tiny (qwen2_5_vl)", "user (smolvlm)", "hint: pass the folder of owner/tiny"] {
+        assert!(ran.err.contains(part), "{part} in {}", ran.err);
+    }
+    let ran = ask(&place, "smolvlm", &["--adapter", "base"]);
+    assert!(ran.code == 2 && ran.err.contains("lare_config.json"), "{}", ran.err);
+}
+
+#[test]
+fn a_merged_folder_loads_and_answers_as_base_and_adapter_did() {
+    let place = Place::new();
+    user_folder("qwen2_5_vl", &place.path().join("user"));
+    write_adapter(&place.path().join("user"), &place.path().join("adapter"));
+    let merge = ["merge", "--model", "user", "--adapter", "adapter", "--out", "merged"];
+    let ran = place.run(&merge);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.starts_with("merged with ") && ran.out.contains("matri"), "{}", ran.out);
+    let answer = |model: &str, adapter: &[&str]| {
+        let fixed = ["ask", "--model", model, "user/photo.png", "What is this?", "--max-tokens", "12", "--json"];
+        let ran = place.run(&[&fixed, adapter].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran.json()["answer"].clone()
+    };
+    let thinks = |model, adapter| answer(model, &["--adapter", adapter, "--steps", "2"]);
+    assert_eq!(thinks("merged", "merged"), thinks("user", "adapter"));
+    assert_eq!(answer("merged", &[]), answer("user", &["--adapter", "adapter", "--steps", "0"]));
+    let ran = place.run(&merge);
+    assert_eq!((ran.code, ran.err.contains("it exists")), (2, true), "{}", ran.err);
 }
 
 /// A cache with one model, `owner/tiny`.

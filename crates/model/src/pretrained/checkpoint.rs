@@ -8,9 +8,11 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use lare_kernels::{Bytes, Format, Matrix};
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, View};
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,11 @@ use std::sync::Arc;
 const WHOLE: &str = "model.safetensors";
 /// Which shard has which tensor.
 const INDEX: &str = "model.safetensors.index.json";
+
+/// Places of a tensor that its fingerprint reads.
+const SAMPLES: usize = 5;
+/// Bytes at each.
+const SAMPLE: usize = 256;
 
 /// A tensor in a file.
 #[derive(Clone, Debug)]
@@ -63,6 +70,43 @@ impl AsRef<[u8]> for Mapped {
 
 fn unreadable(path: &Path, reason: impl ToString, hint: &str) -> Error {
     Error::Read { path: path.into(), reason: reason.to_string(), hint: hint.into() }
+}
+
+/// A tensor to be written.
+enum Written<'a> {
+    /// As it lies in another file.
+    As(Dtype, &'a [usize], &'a [u8]),
+    Sum(Tensor),
+}
+
+impl View for Written<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::As(dtype, ..) => *dtype,
+            Self::Sum(sum) => View::dtype(sum),
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::As(_, shape, _) => shape,
+            Self::Sum(sum) => View::shape(sum),
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::As(.., data) => Cow::Borrowed(data),
+            Self::Sum(sum) => View::data(sum),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::As(.., data) => data.len(),
+            Self::Sum(sum) => View::data_len(sum),
+        }
+    }
 }
 
 /// Names as they stand in the files.
@@ -189,6 +233,52 @@ impl<'a> Checkpoint<'a> {
         let (Some(one), Some(other)) = (self.entries.get(one), self.entries.get(other)) else { return Ok(false) };
         let data = |entry: &Entry| &self.files[entry.file].1[entry.range.clone()];
         Ok((one.dtype, &one.shape) != (other.dtype, &other.shape) || data(one) != data(other))
+    }
+
+    /// SHA-256 over every tensor's name, number type and shape, and a sample of its bytes, in hex: it is the same for the same
+    /// weights in other files, in shards or under the names of older files, and another one after any training. A sample,
+    /// because a model of gigabytes would otherwise be read from end to end each time it is loaded.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for (name, entry) in &self.entries {
+            hash.update(format!("{name} {:?} {:?}\n", entry.dtype, entry.shape));
+            let data = &self.files[entry.file].1[entry.range.clone()];
+            let last = data.len().saturating_sub(SAMPLE);
+            for sample in 0..SAMPLES {
+                let start = last / (SAMPLES - 1) * sample;
+                hash.update(&data[start..data.len().min(start + SAMPLE)]);
+            }
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Writes all files again into the folder `to`, with `changes` added to the tensors of these names.
+    ///
+    /// # Errors
+    /// [`Error::Write`] with the file; [`Error::NumberType`] for a tensor that nothing can be added to.
+    pub(crate) fn write_changed(&self, to: &Path, changes: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (number, (path, map)) in self.files.iter().enumerate() {
+            let mut views = Vec::new();
+            for (name, entry) in self.entries.iter().filter(|(_, entry)| entry.file == number) {
+                let data = &map[entry.range.clone()];
+                let view = match changes.get(name) {
+                    None => Written::As(entry.dtype, &entry.shape, data),
+                    Some(change) => {
+                        let (dtype, _) = self.number_type(entry)?;
+                        let before = Tensor::from_raw_buffer(data, dtype, &entry.shape, &Device::Cpu)?;
+                        Written::Sum((before.to_dtype(DType::F32)? + change)?.to_dtype(dtype)?)
+                    }
+                };
+                views.push((entry.stored_as.as_str(), view));
+            }
+            let path = to.join(path.file_name().unwrap_or_default());
+            // What transformers asks for in a file.
+            let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+            safetensors::serialize_to_file(views, Some(about), &path)
+                .map_err(|e| Error::Write { path: path.clone(), reason: e.to_string() })?;
+        }
+        Ok(())
     }
 
     /// Names in the files that nothing asked for.

@@ -13,6 +13,8 @@ use std::cell::RefCell;
 pub struct Needs {
     /// Matrices, `[O, I]`, those of the decoder first.
     matrices: Vec<(bool, [usize; 2])>,
+    /// Their names and parts.
+    names: Vec<(String, Vec<Part>)>,
     /// Norms, biases and what else stays in f32, of the decoder and of the vision tower.
     others: [usize; 2],
 }
@@ -59,7 +61,9 @@ impl Source for Recorder {
 
     fn matrix(&self, name: &str, parts: &[Part], inputs: usize, _: Init) -> Result<Weight> {
         let shape = [parts.iter().map(|part| part.rows).sum(), inputs];
-        self.0.borrow_mut().matrices.push((of_language(name), shape));
+        let mut needs = self.0.borrow_mut();
+        needs.matrices.push((of_language(name), shape));
+        needs.names.push((name.into(), parts.to_vec()));
         Ok(Weight::Tensor(nothing(&shape)?))
     }
 }
@@ -73,5 +77,10 @@ impl Architecture {
         let recorder = Recorder(RefCell::default());
         Pretrained::new(self.clone(), Path::root(&recorder))?;
         Ok(recorder.0.into_inner())
+    }
+
+    /// Every matrix that it asks for, with its parts.
+    pub(crate) fn matrices(&self) -> Result<Vec<(String, Vec<Part>)>> {
+        Ok(self.needs()?.names)
     }
 }

@@ -12,7 +12,7 @@ use lare_model::{Init, Lora, Path, Result, Source};
 const TARGETS: [&str; 4] =
     ["language.blocks.*.qkv.query", "language.blocks.*.qkv.value", "language.*.feed_forward.*", "language.*.output"];
 
-fn lora(targets: &[&str]) -> Lora {
+pub fn lora(targets: &[&str]) -> Lora {
     Lora { rank: 2, alpha: 3.0, targets: targets.iter().map(|target| (*target).to_owned()).collect() }
 }
 

@@ -1,6 +1,7 @@
 //! Every family against what transformers computed for a tiny checkpoint of it (tools/reference/families.py).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adapter;
 mod lora;
 mod refocused;
 #[path = "../weights/mod.rs"]

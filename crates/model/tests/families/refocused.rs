@@ -12,7 +12,7 @@ use lare_model::{Path, Prompts, Reasoning, Refocused, Thread};
 /// Words behind the prefix.
 const OWN: usize = 3;
 
-fn settings() -> Refocus {
+pub fn settings() -> Refocus {
     Refocus {
         thinking: Thinking::Refocus,
         choice: Choice::Best,
@@ -43,7 +43,7 @@ fn far(a: &Tensor, b: &Tensor) -> f32 {
 }
 
 /// A prompt of the fixture that has pictures: what stands before its last words, and those.
-struct Asked {
+pub struct Asked {
     first: Vec<u32>,
     own: Vec<u32>,
     pictures: Vec<Picture>,
@@ -62,7 +62,7 @@ impl Asked {
 }
 
 /// The families that see, with their prompts about pictures.
-fn cases() -> Vec<(Case, Vec<Asked>)> {
+pub fn cases() -> Vec<(Case, Vec<Asked>)> {
     let open = |folder: std::path::PathBuf| {
         let case = Case::open(&folder);
         let with_pictures = case.prompts().into_iter().filter(|p| case.has(&format!("{p}.pictures")));
@@ -72,7 +72,7 @@ fn cases() -> Vec<(Case, Vec<Asked>)> {
     folders().into_iter().map(open).filter(|(case, _)| case.model.fine().is_some()).collect()
 }
 
-fn asked(model: &Refocused, texts: &[&Asked], steps: &[usize]) -> (Scene, Thread) {
+pub fn asked(model: &Refocused, texts: &[&Asked], steps: &[usize]) -> (Scene, Thread) {
     let scene = model.look(&texts.iter().map(|asked| asked.text()).collect::<Vec<_>>()).unwrap();
     let ids = texts.iter().map(|asked| asked.own.clone()).collect();
     let prompts = Prompts { ids, picture_of_row: (0..texts.len() as u32).collect() };

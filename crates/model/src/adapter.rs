@@ -1,0 +1,177 @@
+//! What training adds to a pretrained model, as a folder beside it: it leaves the base as it was published.
+//!
+//! | file | |
+//! |---|---|
+//! | `lare_config.json` | [`Settings`]: the base, the latent step, the low-rank changes |
+//! | `lare.safetensors` | `refocus.*`, and `NAME.lora_a` and `NAME.lora_b` of every changed matrix |
+//!
+//! An adapter fits the base that it was trained on and no other: another model of the same shapes would take it without
+//! a complaint and answer nonsense. So the base is known by a fingerprint of its weights.
+
+use crate::config::Refocus;
+use crate::pretrained::{Architecture, Pretrained};
+use crate::weights::{Loaded, Path as Module, Source};
+use crate::{Error, Format, Lora, Refocused, Result};
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The settings' file in an adapter folder.
+pub const SETTINGS: &str = "lare_config.json";
+/// The weights' file in an adapter folder.
+pub const WEIGHTS: &str = "lare.safetensors";
+/// The form of these files.
+const VERSION: u32 = 1;
+
+/// `lare_config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Of the form of the folder.
+    pub version: u32,
+    /// What it was trained on.
+    pub base: Base,
+    /// The latent step.
+    pub refocus: Refocus,
+    /// Which of the base's matrices are changed; none where only the latent step was trained.
+    pub lora: Option<Lora>,
+}
+
+/// A base, so that it is known again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Base {
+    /// The name of its folder, or `owner/name`; for people.
+    pub name: String,
+    /// `model_type`.
+    pub family: String,
+    /// [`crate::pretrained::checkpoint::Checkpoint::fingerprint`] of its weights.
+    pub fingerprint: String,
+}
+
+impl Base {
+    /// What a folder holds. `name` is what people know it by.
+    ///
+    /// # Errors
+    /// For a folder that cannot be loaded.
+    pub fn of(folder: &Path, name: &str) -> Result<Self> {
+        let family = Architecture::from_folder(folder)?.family;
+        Ok(Self { name: name.into(), family, fingerprint: Pretrained::fingerprint(folder)? })
+    }
+}
+
+/// An adapter, read.
+pub struct Adapter {
+    /// What it is.
+    pub settings: Settings,
+    pub(crate) folder: PathBuf,
+    pub(crate) weights: Loaded,
+}
+
+impl Adapter {
+    /// Reads a folder.
+    ///
+    /// # Errors
+    /// Names the file, and the field or tensor that does not fit.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(SETTINGS);
+        let text = fs::read_to_string(&path).map_err(|e| unreadable(&path, &e))?;
+        let settings = settings(&text, &path.display().to_string())?;
+        let path = folder.join(WEIGHTS);
+        let bytes = fs::read(&path).map_err(|e| unreadable(&path, &e))?;
+        let weights = Loaded::from_bytes(&bytes, &path.display().to_string(), &Device::Cpu)?;
+        Ok(Self { settings, folder: folder.into(), weights })
+    }
+
+    /// SHA-256 of its weights, in hex.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        self.weights.hash()
+    }
+
+    /// Refuses a base that it was not trained on.
+    pub(crate) fn refuse_other_base(&self, folder: &Path) -> Result<()> {
+        let expected = &self.settings.base;
+        let got = Base::of(folder, &folder.display().to_string())?;
+        if (&got.family, &got.fingerprint) == (&expected.family, &expected.fingerprint) {
+            return Ok(());
+        }
+        Err(Error::OtherBase { adapter: self.folder.clone(), expected: Box::new(expected.clone()), got: Box::new(got) })
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    let hint = format!("an adapter folder holds {SETTINGS} and {WEIGHTS}, as `lare train` writes them");
+    Error::Read { path: path.into(), reason: error.to_string(), hint }
+}
+
+fn settings(text: &str, file: &str) -> Result<Settings> {
+    let syntax = |e: serde_json::Error| Error::ConfigSyntax { file: file.into(), reason: e.to_string() };
+    let fault = |field: String, expected: String, got: String| {
+        let hint = "take the file as it was written, or a newer lare".into();
+        Error::Config { file: file.into(), field, expected, got, hint }
+    };
+    let value: serde_json::Value = serde_json::from_str(text).map_err(syntax)?;
+    let version = value.get("version").map_or_else(|| "none".into(), ToString::to_string);
+    if version != VERSION.to_string() {
+        return Err(fault("version".into(), VERSION.to_string(), version));
+    }
+    let settings: Settings = serde_json::from_value(value).map_err(syntax)?;
+    match settings.refocus.fault() {
+        None => Ok(settings),
+        Some((field, expected, got)) => Err(fault(field.into(), expected.into(), got)),
+    }
+}
+
+/// Writes an adapter folder, which is made if need be; each file is whole or not there. Tensors are named as the model
+/// asks for them.
+///
+/// # Errors
+/// [`Error::Write`] with the file.
+pub fn write(
+    folder: &Path,
+    base: Base,
+    refocus: &Refocus,
+    lora: Option<&Lora>,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    let failed = |path: &Path, reason: String| Error::Write { path: path.into(), reason };
+    fs::create_dir_all(folder).map_err(|e| failed(folder, e.to_string()))?;
+    let settings = Settings { version: VERSION, base, refocus: refocus.clone(), lora: lora.cloned() };
+    let file = folder.join(SETTINGS);
+    let text = serde_json::to_string_pretty(&settings).map_err(|e| failed(&file, e.to_string()))?;
+    let whole = |path: &Path, put: &dyn Fn(&Path) -> std::result::Result<(), String>| {
+        let partial = path.with_extension("partial");
+        let done = put(&partial).and_then(|()| fs::rename(&partial, path).map_err(|e| e.to_string()));
+        done.map_err(|reason| {
+            drop(fs::remove_file(&partial)); // there may be none
+            failed(path, reason)
+        })
+    };
+    // The settings last: a folder without them is no adapter yet.
+    whole(&folder.join(WEIGHTS), &|path| {
+        safetensors::serialize_to_file(tensors, None, path).map_err(|e| e.to_string())
+    })?;
+    whole(&file, &|path| fs::write(path, &text).map_err(|e| e.to_string()))
+}
+
+impl Refocused {
+    /// Loads a base with an adapter; `format` as for [`Pretrained::from_folder`], which the adapter is not converted to.
+    ///
+    /// # Errors
+    /// [`Error::OtherBase`] for a base that the adapter was not trained on; names the file, and the field or tensor that
+    /// does not fit.
+    pub fn from_folder(base: &Path, format: Option<Format>, adapter: &Adapter) -> Result<Self> {
+        adapter.refuse_other_base(base)?;
+        let weights: &dyn Source = &adapter.weights;
+        let pretrained = match &adapter.settings.lora {
+            Some(lora) => Pretrained::adapted(base, format, lora, weights)?,
+            None => Pretrained::from_folder(base, format)?,
+        };
+        let refocused = Self::new(pretrained, &adapter.settings.refocus, Module::root(weights))?;
+        adapter.weights.refuse_extra()?;
+        Ok(refocused)
+    }
+}
