@@ -35,7 +35,7 @@ pub struct Generator {
 
 /// A model as it was published, or with an adapter.
 enum Model {
-    Published(Pretrained),
+    Published(Box<Pretrained>),
     Refocused(Box<Refocused>),
 }
 
@@ -49,7 +49,7 @@ impl Model {
 
     fn into_base(self) -> Pretrained {
         match self {
-            Self::Published(base) => base,
+            Self::Published(base) => *base,
             Self::Refocused(refocused) => refocused.base,
         }
     }
@@ -136,7 +136,7 @@ impl Generator {
     /// # Errors
     /// Names the file, and the field, tensor or token that does not fit.
     pub fn from_folder(folder: &Path, format: Option<Format>) -> Result<Self> {
-        Self::of(folder, Model::Published(Pretrained::from_folder(folder, format)?))
+        Self::of(folder, Model::Published(Box::new(Pretrained::from_folder(folder, format)?)))
     }
 
     /// The same, with what training added to it.
