@@ -20,6 +20,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod draw;
+pub mod engine;
 mod error;
 pub mod folder;
 pub mod generator;
