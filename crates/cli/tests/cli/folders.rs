@@ -3,7 +3,7 @@
 
 use crate::support::{Place, Ran};
 use lare_infer::{Device, Tensor};
-use lare_model::adapter::{self, Base};
+use lare_model::adapter::{self, Base, Settings};
 use lare_model::config::{Choice, Memory, Refocus, Scorer, Thinking};
 use lare_model::pretrained::Pretrained;
 use lare_model::{Init, Lora, Path as ModulePath, Refocused, Source};
@@ -106,7 +106,7 @@ fn write_adapter(base: &Path, to: &Path) {
     let pretrained = Pretrained::adapted(base, None, &lora, &weights).unwrap();
     Refocused::new(pretrained, &settings, ModulePath::root(&weights)).unwrap();
     let of = Base::of(base, "owner/tiny").unwrap();
-    adapter::write(to, of, &settings, Some(&lora), &weights.0.into_inner()).unwrap();
+    adapter::write(to, &Settings::new(of, settings, Some(lora), None), &weights.0.into_inner()).unwrap();
 }
 
 #[test]
