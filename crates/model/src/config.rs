@@ -222,6 +222,18 @@ pub struct Semantic {
     pub denoiser_blocks: usize,
 }
 
+/// Low-rank changes to frozen matrices of a pretrained model (LoRA): which matrices, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lora {
+    /// `r`.
+    pub rank: usize,
+    /// What `B A` is multiplied with, times `r`.
+    pub alpha: f64,
+    /// Patterns of names such as `language.blocks.0.qkv.query`, with `*` for any text.
+    pub targets: Vec<String>,
+}
+
 /// What gives the thoughts of a pretrained model a meaning: projections, and a denoiser of the features that a thought read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
