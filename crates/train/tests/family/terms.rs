@@ -61,7 +61,9 @@ fn every_term_has_the_gradient_that_finite_differences_give() {
     ];
     for family in FAMILIES {
         let place = Place::new(family);
-        let config = place.config();
+        let mut config = place.config();
+        // Steps read all there is: which patches are the best is no smooth function of anything.
+        config.refocus.as_mut().unwrap().patches = 64;
         let mut subject = Family::open(&config, &SUITE, &place.base()).unwrap();
         for (name, parameter) in cases {
             let vars = setup(&subject);
@@ -78,11 +80,11 @@ fn every_term_has_the_gradient_that_finite_differences_give() {
                 var.set(&(&start + by).unwrap()).unwrap();
                 term(&subject, &vars, &batch, name).to_scalar::<f32>().unwrap()
             };
-            // Far enough for the difference to be seen in f32, near enough for the loss to be a line.
-            let step = (2e-3 / length).clamp(2e-3, 5e-2);
-            let slope = (at(step) - at(-step)) / (2.0 * step);
-            let off = (slope - length).abs();
-            assert!(off < 0.06 * length + 2e-4, "{family}: {name}, {parameter}: slope {slope}, gradient {length}");
+            // Far enough for the difference to be seen in f32, near enough for the loss to be a line: of so many lengths the
+            // best must fit, and a gradient that is wrong fits none.
+            let slopes = [2e-3, 5e-3, 1e-2, 2e-2, 5e-2].map(|step| (at(step) - at(-step)) / (2.0 * step));
+            let fits = slopes.iter().any(|slope| (slope / length - 1.0).abs() < 0.05);
+            assert!(fits, "{family}: {name}, {parameter}: slopes {slopes:?}, gradient {length}");
         }
     }
 }
