@@ -170,7 +170,7 @@ fn an_adapter_is_trained_on_written_samples_and_asked() {
         assert_eq!(ran.code, 0, "{}", ran.err);
         ran.json()["usage"]["latent_steps"].clone()
     };
-    assert_eq!([asked("0"), asked("4")], [0.into(), 4.into()]);
+    assert_eq!([asked("0"), asked("4")], [Value::from(0), Value::from(4)]);
     let resumed = place.run(&["train", "tiny.toml", "--out", "run", "--resume", "--set", "lora.rank=2"]);
     assert!(resumed.code == 2 && resumed.err.contains("lora.rank: 4 -> 2"), "{}", resumed.err);
     user_folder("qwen3_vl", &place.path().join("other"));

@@ -209,21 +209,19 @@ impl Teller {
     /// without steps before it is held to the last.
     fn gaze(&self, stage: &Stage, steps: &[Step], answer: &[u32]) -> Vec<(usize, usize)> {
         let seen = |k: &usize| steps[*k].region.is_some();
-        let rest = (stage.latent_steps..steps.len()).filter(seen);
         if stage.loss.focus == 0.0 {
             return Vec::new();
         }
-        if !stage.say_rest {
-            return rest
-                .last()
-                .map_or_else(Vec::new, |last| (0..answer.len() - 1).map(|place| (place, last)).collect());
-        }
         let mut spans = Vec::new(); // characters of each sentence, up to what it reads
         let mut at = 0;
-        for (k, step) in steps.iter().enumerate().skip(stage.latent_steps) {
+        for (k, step) in said_of(stage, steps) {
             let end = step.says.find(&step.reads).map_or(step.says.len(), |place| place + step.reads.len());
             spans.push((at..at + end, k));
             at += step.says.len() + 1;
+        }
+        if spans.is_empty() {
+            let last = (stage.latent_steps..steps.len()).rfind(seen);
+            return last.map_or_else(Vec::new, |last| (0..answer.len() - 1).map(|place| (place, last)).collect());
         }
         let tokenizer = self.chat.tokenizer();
         let held = |place: usize| {
@@ -235,9 +233,14 @@ impl Teller {
     }
 }
 
-/// What a stage lets a model say: the steps that are not latent, where it is to say them, and the answer.
-pub fn said(stage: &Stage, steps: &[Step], answer: &str) -> String {
-    let rest = steps.iter().skip(stage.latent_steps).filter(|step| stage.say_rest && !step.says.is_empty());
-    let said = rest.map(|step| step.says.as_str()).collect::<Vec<_>>().join(" ");
+/// The steps that a stage lets a model say, with their numbers: those that are not latent.
+fn said_of<'a>(stage: &Stage, steps: &'a [Step]) -> impl Iterator<Item = (usize, &'a Step)> {
+    let says = stage.say_rest;
+    steps.iter().enumerate().skip(stage.latent_steps).filter(move |(_, step)| says && !step.says.is_empty())
+}
+
+/// What a stage lets a model say: steps on a line, and the answer.
+fn said(stage: &Stage, steps: &[Step], answer: &str) -> String {
+    let said = said_of(stage, steps).map(|(_, step)| step.says.as_str()).collect::<Vec<_>>().join(" ");
     if said.is_empty() { answer.to_owned() } else { format!("{said}\n{answer}") }
 }

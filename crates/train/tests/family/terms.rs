@@ -2,6 +2,7 @@
 
 use super::{FAMILIES, Place, SUITE};
 use candle_core::{Device, Tensor};
+use lare_data::chat::Chat;
 use lare_train::batch::Batch;
 use lare_train::config::LossWeights;
 use lare_train::family::{Family, Shared};
@@ -85,6 +86,52 @@ fn every_term_has_the_gradient_that_finite_differences_give() {
             let slopes = [2e-3, 5e-3, 1e-2, 2e-2, 5e-2].map(|step| (at(step) - at(-step)) / (2.0 * step));
             let fits = slopes.iter().any(|slope| (slope / length - 1.0).abs() < 0.05);
             assert!(fits, "{family}: {name}, {parameter}: slopes {slopes:?}, gradient {length}");
+            // That alone would not see entries that are missing, so it must also fit along a direction of its own.
+            let scale = (gradient.elem_count() as f32).sqrt().recip();
+            let values = normals(&mut dice(1, "direction", 0), gradient.elem_count());
+            let values: Vec<f32> = values.iter().map(|x| x * scale).collect();
+            let direction = Tensor::from_vec(values, gradient.shape(), &Device::Cpu).unwrap();
+            let expected = (&gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            let along = |step: f32| {
+                let beside = |factor: f32| {
+                    var.set(&(&start + (&direction * f64::from(factor)).unwrap()).unwrap()).unwrap();
+                    term(&subject, &vars, &batch, name).to_scalar::<f32>().unwrap()
+                };
+                (beside(step) - beside(-step)) / (2.0 * step)
+            };
+            let found = [5e-3, 2e-2, 5e-2].map(along);
+            let fits = found.iter().any(|found| (found - expected).abs() < 0.25 * length * scale);
+            assert!(fits, "{family}: {name}, {parameter}: {found:?} beside it, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn attention_is_held_to_a_step_while_its_sentence_is_said_and_to_the_last_where_none_is() {
+    for family in FAMILIES {
+        let place = Place::new(family);
+        let mut config = place.config();
+        (config.stages[0].latent_steps, config.stages[0].spare_steps, config.stages[0].say_rest) = (0, 0, true);
+        let chat = Chat::from_folder(&place.base()).unwrap();
+        let said = |gaze: &[(usize, usize)], answer: &[u32], step: usize| {
+            let of_step = gaze.iter().filter(|(_, k)| *k == step);
+            let ids: Vec<u32> = of_step.map(|(place, _)| answer[*place + 1]).collect();
+            chat.tokenizer().decode(&ids)
+        };
+        let mut subject = Family::open(&config, &SUITE, &place.base()).unwrap();
+        for row in subject.batch(0, 0, None).unwrap().rows {
+            let whole = chat.tokenizer().decode(&row.answer);
+            let [first, second] = [0, 1].map(|step| said(&row.gaze, &row.answer, step));
+            // The first token is said by the state before it, which is no position that was fed.
+            assert!(!first.is_empty() && "It is here.".ends_with(first.trim()), "{family}: {first:?} of {whole:?}");
+            assert!(second.trim().starts_with("It is") && second.trim().ends_with('.'), "{family}: {second:?}");
+            assert!(whole.contains(&second) && !whole.trim().ends_with('.'), "{family}: {whole:?}");
+        }
+        config.stages[0].say_rest = false;
+        let mut subject = Family::open(&config, &SUITE, &place.base()).unwrap();
+        for row in subject.batch(0, 0, None).unwrap().rows {
+            let all: Vec<(usize, usize)> = (0..row.answer.len() - 1).map(|place| (place, 1)).collect();
+            assert_eq!(row.gaze, all, "{family}");
         }
     }
 }
