@@ -152,7 +152,8 @@ pub struct Merge {
     after_help = "Ctrl-C or SIGTERM ends the run with a checkpoint and exit code 130; a second one ends it at once."
 )]
 pub struct Train {
-    /// The run config, for example configs/nano.toml.
+    /// The run config: of the nano model, as configs/nano.toml, or of latent refocusing for a Hugging Face folder, as
+    /// configs/smolvlm-lora.toml, which ends with an adapter.
     pub config: PathBuf,
 
     /// The run's folder; by default runs/NAME, with the config's name.
@@ -163,7 +164,7 @@ pub struct Train {
     #[arg(long)]
     pub resume: bool,
 
-    /// Start from the weights of this checkpoint or model folder instead of random ones.
+    /// Start from the weights of this checkpoint, model folder or adapter instead of random ones.
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
 

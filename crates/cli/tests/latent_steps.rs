@@ -4,8 +4,8 @@
 
 use lare_data::{Suite, Tokenizer};
 use lare_infer::{Assistant, Batch, Device, Options, Question, Steps, session};
-use lare_train::batch::Feeder;
 use lare_train::config::{Config, LossWeights};
+use lare_train::nano::Feeder;
 use std::path::Path;
 
 #[test]
@@ -21,14 +21,14 @@ fn training_and_inference_take_the_same_latent_steps() {
 
     let (suite, tokenizer) = (Suite::new(), Tokenizer::from_bytes(lare_data::tokenizer::build().as_bytes()).unwrap());
     // As while the encoders learn: features of frozen ones are kept in f16.
-    let batch = Feeder::new(&config, &suite, &tokenizer, Device::Cpu).batch(index, 0, None).unwrap();
+    let batch = Feeder::new(&config, &suite, &tokenizer, Device::Cpu).unwrap().batch(index, 0, None).unwrap();
     assert!(batch.steps.contains(&1) && batch.steps.contains(&2), "rows of one and of two looks: {:?}", batch.steps);
     let mut dice = lare_train::vars::dice(0, "test", 0);
     let trained = lare_train::loss::reason(&assistant.reasoner, &batch, &LossWeights::default(), &mut dice).unwrap();
 
-    let pictures: Vec<_> = batch.groups.iter().map(|group| &group.picture).collect();
+    let pictures: Vec<_> = batch.pictures.groups.iter().map(|group| &group.picture).collect();
     let mut questions = Vec::new();
-    for (picture, group) in batch.groups.iter().enumerate() {
+    for (picture, group) in batch.pictures.groups.iter().enumerate() {
         for question in &group.questions {
             let options = Options { steps: Steps::Fixed(question.looks), ..Options::default() };
             questions.push(Question::new(picture, &question.text, options));
@@ -50,7 +50,7 @@ fn training_and_inference_take_the_same_latent_steps() {
     }
     // The answers' first words agree wherever training counts a row as right.
     let right = trained.right.iter().filter(|right| **right).count();
-    let said = batch.groups.iter().flat_map(|group| &group.questions).zip(&answers);
+    let said = batch.pictures.groups.iter().flat_map(|group| &group.questions).zip(&answers);
     let same = said.filter(|(question, answer)| question.answer == answer.text).count();
     assert_eq!(right, same, "rows right in training and in use");
 }

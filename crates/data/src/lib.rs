@@ -24,6 +24,7 @@
 //! | [`chat`] | conversations with the models of a Hugging Face folder: template, tokenizer, where pictures stand |
 //! | [`batch`] | the order of samples, resumable |
 //! | [`export`] | the suite as files for other tools |
+//! | [`examples`] | samples that others have written: LLaVA's JSON, messages |
 //!
 //! # Example
 //!
@@ -51,6 +52,7 @@
 
 pub mod batch;
 pub mod chat;
+pub mod examples;
 pub mod export;
 pub mod image;
 mod order;
@@ -63,6 +65,7 @@ pub mod tokenizer;
 
 pub use crate::image::{ImageError, Picture, Prepared, prepare};
 pub use batch::Stream;
+pub use examples::{Example, ExamplesError};
 pub use order::order_taken;
 pub use processor::{Layout, Processed, Processor, ProcessorError, Size, View};
 pub use prompt::{Prompt, answer_ids, lay_out};

@@ -3,12 +3,12 @@
 //! | file | |
 //! |---|---|
 //! | `lare_config.json` | [`Settings`]: the base, the latent step, the low-rank changes |
-//! | `lare.safetensors` | `refocus.*`, and `NAME.lora_a` and `NAME.lora_b` of every changed matrix |
+//! | `lare.safetensors` | `refocus.*`, `semantic.*` where its settings are there, and `NAME.lora_a` and `NAME.lora_b` of every changed matrix |
 //!
 //! An adapter fits the base that it was trained on and no other: another model of the same shapes would take it without
 //! a complaint and answer nonsense. So the base is known by a fingerprint of its weights.
 
-use crate::config::Refocus;
+use crate::config::{Heads, Refocus};
 use crate::pretrained::{Architecture, Pretrained};
 use crate::weights::{Loaded, Path as Module, Source};
 use crate::{Error, Format, Lora, Refocused, Result};
@@ -23,7 +23,9 @@ pub const SETTINGS: &str = "lare_config.json";
 /// The weights' file in an adapter folder.
 pub const WEIGHTS: &str = "lare.safetensors";
 /// The form of these files.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Forms that are read: the first had no `semantic`.
+const READ: [u32; 2] = [1, VERSION];
 
 /// `lare_config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,19 @@ pub struct Settings {
     pub refocus: Refocus,
     /// Which of the base's matrices are changed; none where only the latent step was trained.
     pub lora: Option<Lora>,
+    /// What gave its thoughts a meaning in training, for training to go on from; answers need none of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<Heads>,
+}
+
+impl Settings {
+    /// Of a latent step on this base; `version` is the lowest that says it all, so that what needs no more is read by older
+    /// programs.
+    #[must_use]
+    pub fn new(base: Base, refocus: Refocus, lora: Option<Lora>, semantic: Option<Heads>) -> Self {
+        let version = if semantic.is_some() { VERSION } else { 1 };
+        Self { version, base, refocus, lora, semantic }
+    }
 }
 
 /// A base, so that it is known again.
@@ -115,11 +130,12 @@ fn settings(text: &str, file: &str) -> Result<Settings> {
     };
     let value: serde_json::Value = serde_json::from_str(text).map_err(syntax)?;
     let version = value.get("version").map_or_else(|| "none".into(), ToString::to_string);
-    if version != VERSION.to_string() {
-        return Err(fault("version".into(), VERSION.to_string(), version));
+    if !READ.iter().any(|read| version == read.to_string()) {
+        return Err(fault("version".into(), format!("one of {READ:?}"), version));
     }
     let settings: Settings = serde_json::from_value(value).map_err(syntax)?;
-    match settings.refocus.fault() {
+    let of_heads = || settings.semantic.as_ref().and_then(Heads::fault);
+    match settings.refocus.fault().or_else(of_heads) {
         None => Ok(settings),
         Some((field, expected, got)) => Err(fault(field.into(), expected.into(), got)),
     }
@@ -130,18 +146,11 @@ fn settings(text: &str, file: &str) -> Result<Settings> {
 ///
 /// # Errors
 /// [`Error::Write`] with the file.
-pub fn write(
-    folder: &Path,
-    base: Base,
-    refocus: &Refocus,
-    lora: Option<&Lora>,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<()> {
+pub fn write(folder: &Path, settings: &Settings, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let failed = |path: &Path, reason: String| Error::Write { path: path.into(), reason };
     fs::create_dir_all(folder).map_err(|e| failed(folder, e.to_string()))?;
-    let settings = Settings { version: VERSION, base, refocus: refocus.clone(), lora: lora.cloned() };
     let file = folder.join(SETTINGS);
-    let text = serde_json::to_string_pretty(&settings).map_err(|e| failed(&file, e.to_string()))?;
+    let text = serde_json::to_string_pretty(settings).map_err(|e| failed(&file, e.to_string()))?;
     let whole = |path: &Path, put: &dyn Fn(&Path) -> std::result::Result<(), String>| {
         let partial = path.with_extension("partial");
         let done = put(&partial).and_then(|()| fs::rename(&partial, path).map_err(|e| e.to_string()));
@@ -170,7 +179,10 @@ impl Refocused {
             Some(lora) => Pretrained::adapted(base, format, lora, weights)?,
             None => Pretrained::from_folder(base, format)?,
         };
-        let refocused = Self::new(pretrained, &adapter.settings.refocus, Module::root(weights))?;
+        let mut refocused = Self::new(pretrained, &adapter.settings.refocus, Module::root(weights))?;
+        if let Some(heads) = &adapter.settings.semantic {
+            refocused = refocused.with_heads(heads, Module::root(weights))?;
+        }
         adapter.weights.refuse_extra()?;
         Ok(refocused)
     }

@@ -222,6 +222,34 @@ pub struct Semantic {
     pub denoiser_blocks: usize,
 }
 
+/// Low-rank changes to frozen matrices of a pretrained model (LoRA): which matrices, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lora {
+    /// `r`.
+    pub rank: usize,
+    /// What `B A` is multiplied with, times `r`.
+    pub alpha: f64,
+    /// Patterns of names such as `language.blocks.0.qkv.query`, with `*` for any text.
+    pub targets: Vec<String>,
+}
+
+/// What gives the thoughts of a pretrained model a meaning: projections, and a denoiser of the features that a thought read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heads {
+    /// Width of the space in which thoughts, pictures and texts are compared.
+    pub align_width: usize,
+    /// Tokens that each thought is asked to name, at most.
+    pub read_slots: usize,
+    /// Tokens that the features of what a step read are pooled to, for the denoiser to find.
+    pub tokens: usize,
+    /// Width of the denoiser.
+    pub denoiser_width: usize,
+    /// Blocks of the denoiser.
+    pub denoiser_blocks: usize,
+}
+
 /// A field, whether it holds, what would, what stands there.
 type Check = (&'static str, bool, &'static str, String);
 
@@ -250,6 +278,28 @@ impl Refocus {
     #[must_use]
     pub fn fault(&self) -> Option<(&'static str, &'static str, String)> {
         let (field, _, expected, got) = self.checks().into_iter().find(|(_, holds, ..)| !holds)?;
+        Some((field, expected, got))
+    }
+}
+
+impl Heads {
+    /// The first field that makes no sense: its name, what would be accepted, and what stands there.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, &'static str, String)> {
+        let w = self.denoiser_width;
+        let checks: [Check; 5] = [
+            ("semantic.align_width", within(self.align_width, 65_536), "1 to 65536", self.align_width.to_string()),
+            ("semantic.read_slots", within(self.read_slots, 64), "1 to 64", self.read_slots.to_string()),
+            ("semantic.tokens", within(self.tokens, 1_024), "1 to 1024", self.tokens.to_string()),
+            (
+                "semantic.denoiser_width",
+                within(w, MOST_CHANNELS) && w.is_multiple_of(DENOISER_HEADS),
+                "1 to 4096, a multiple of 4 (its heads)",
+                w.to_string(),
+            ),
+            ("semantic.denoiser_blocks", within(self.denoiser_blocks, 64), "1 to 64", self.denoiser_blocks.to_string()),
+        ];
+        let (field, _, expected, got) = checks.into_iter().find(|(_, holds, ..)| !holds)?;
         Some((field, expected, got))
     }
 }

@@ -4,27 +4,15 @@
 //! part by part, so that an adapter means the same wherever its base is loaded. `B` starts at zero: a new adapter changes
 //! nothing, to the bit. The frozen matrix stays as it is stored, in bf16 or quantised; `A` and `B` are f32.
 
+pub use crate::config::Lora;
 use crate::nn::{Part, Weight};
 use crate::weights::{Init, Source};
 use crate::{Error, Result};
 use candle_core::{D, Device, Tensor};
 use globset::{Glob, GlobMatcher};
 use lare_kernels as kernels;
-use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::ops::Range;
-
-/// Which matrices are adapted, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Lora {
-    /// `r`.
-    pub rank: usize,
-    /// What `B A` is multiplied with, times `r`.
-    pub alpha: f64,
-    /// Patterns of names such as `language.blocks.0.qkv.query`, with `*` for any text.
-    pub targets: Vec<String>,
-}
 
 impl Lora {
     pub(crate) fn scale(&self) -> f64 {

@@ -1,6 +1,6 @@
 //! An adapter's low-rank changes folded into its base: the model that any other program loads.
 
-use crate::adapter::{self, Adapter, Base};
+use crate::adapter::{self, Adapter, Base, Settings};
 use crate::pretrained::Pretrained;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -49,6 +49,7 @@ pub fn merge(base: &Path, adapter: &Adapter, out: &Path) -> Result<usize> {
     let rest: BTreeMap<String, Tensor> =
         rest.filter_map(|name| Some((name.to_owned(), weights.find(name)?.clone()))).collect();
     let name = out.file_name().map_or_else(|| settings.base.name.clone(), |name| name.to_string_lossy().into_owned());
-    adapter::write(out, Base::of(out, &name)?, &settings.refocus, None, &rest)?;
+    let of_rest = Settings::new(Base::of(out, &name)?, settings.refocus.clone(), None, settings.semantic.clone());
+    adapter::write(out, &of_rest, &rest)?;
     Ok(changed)
 }

@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod fields;
 mod names;
 pub mod needs;
+pub mod parts;
 mod qwen2_5_vl;
 mod qwen3_vl;
 mod smolvlm;
@@ -372,6 +373,15 @@ impl Pretrained {
             Tower::SmolVlm(tower) => Some((tower.tokens_per_side() * tower.tokens_per_side(), tower.tile_px())),
             _ => None,
         }
+    }
+
+    /// Side of an image token in pixels of the picture as the processor resizes it; `None` for a language model alone.
+    pub fn token_px(&self) -> Option<usize> {
+        Some(match self.tower.as_ref()? {
+            Tower::Qwen2_5Vl(tower) => tower.token_px(),
+            Tower::Qwen3Vl(tower) => tower.token_px(),
+            Tower::SmolVlm(tower) => tower.token_px(),
+        })
     }
 
     /// Places of the image tokens in `ids`.

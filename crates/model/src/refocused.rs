@@ -10,11 +10,12 @@
 //! what the vision tower saw before patches were merged into image tokens ([`Memory::Fine`]): with Qwen 4 features a
 //! token, with SmolVLM as many as its connector shuffles into one.
 
-use crate::config::{Memory, Thinking};
+use crate::config::{Heads, Memory, Thinking};
 use crate::decoder::{Decoder, Prefix};
 use crate::pretrained::{Picture, Pretrained, Text};
 use crate::reasoning::{Cells, Reasoning, Scene};
 use crate::refocus::{Around, Refocus};
+use crate::semantic::Semantic;
 use crate::weights::Path;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -26,6 +27,8 @@ pub struct Refocused {
     pub base: Pretrained,
     /// The latent step.
     pub refocus: Refocus,
+    /// What gives thoughts a meaning in training; answers need none of it.
+    pub semantic: Option<Semantic>,
 }
 
 impl Refocused {
@@ -52,7 +55,18 @@ impl Refocused {
         let maps = shape.layers * shape.heads;
         let around = Around { width: shape.width, maps, norm_eps: shape.norm_eps, memory_width, per_patch };
         let refocus = path.at("refocus", |p| Refocus::new(p, around, settings))?;
-        Ok(Self { base, refocus })
+        Ok(Self { base, refocus, semantic: None })
+    }
+
+    /// The same with what gives thoughts a meaning, asking for its parameters by name.
+    ///
+    /// # Errors
+    /// For parameters that are not there.
+    pub fn with_heads(self, heads: &Heads, path: Path) -> Result<Self> {
+        let (fine_width, _) = self.base.fine().unwrap_or_default();
+        let widths = [self.base.architecture.language.width, fine_width];
+        let semantic = path.at("semantic", |p| Semantic::of_features(p, widths, heads))?;
+        Ok(Self { semantic: Some(semantic), ..self })
     }
 
     /// Reads the texts with their pictures, and prepares what steps will read again.

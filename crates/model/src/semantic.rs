@@ -4,7 +4,7 @@
 //! Alignment and reconstruction objectives: the paper's (semantic augmentation); their inside: [ours].
 
 use crate::Result;
-use crate::config::{Config, Semantic as Settings};
+use crate::config::{Config, Heads};
 use crate::mask;
 use crate::nn::{FeedForward, Linear, Weight, residual_std};
 use crate::weights::{Init, Path};
@@ -37,24 +37,61 @@ pub struct Semantic {
     text: Linear,
     log_temperature: Tensor, // [1]
     read: Linear,
-    /// Draws what a thought holds.
+    /// Finds what a thought holds.
     pub denoiser: Denoiser,
     read_slots: usize,
 }
 
+/// Sizes of what compares thoughts with pictures and texts.
+struct Sizes {
+    thought: usize, // D
+    picture: usize, // Dv
+    align: usize,   // A
+    read_slots: usize,
+    denoiser: (Clean, usize, usize), // what it denoises, its width and its blocks
+}
+
 impl Semantic {
-    /// Builds it at `path`.
+    /// Builds it at `path`: thoughts are drawn as small pictures.
     pub fn new(path: Path, config: &Config) -> Result<Self> {
-        let (d, s) = (config.language.width, &config.semantic);
-        let project = |name, inputs| path.at(name, |p| Linear::new(p, inputs, s.align_width));
+        let s = &config.semantic;
+        let drawing = Clean::Drawing { side: s.drawing_px, patch_px: s.denoiser_patch_px };
+        let sizes = Sizes {
+            thought: config.language.width,
+            picture: config.fine_width(),
+            align: s.align_width,
+            read_slots: s.read_slots,
+            denoiser: (drawing, s.denoiser_width, s.denoiser_blocks),
+        };
+        Self::of_sizes(path, sizes)
+    }
+
+    /// Builds it at `path` for a pretrained model of width `D` whose vision tower's features have width `Dv`: of a thought the
+    /// features that it read are found.
+    pub fn of_features(path: Path, [thought, picture]: [usize; 2], heads: &Heads) -> Result<Self> {
+        let features = Clean::Features { tokens: heads.tokens, width: picture };
+        let sizes = Sizes {
+            thought,
+            picture,
+            align: heads.align_width,
+            read_slots: heads.read_slots,
+            denoiser: (features, heads.denoiser_width, heads.denoiser_blocks),
+        };
+        Self::of_sizes(path, sizes)
+    }
+
+    fn of_sizes(path: Path, s: Sizes) -> Result<Self> {
+        let d = s.thought;
+        let project = |name, inputs| path.at(name, |p| Linear::new(p, inputs, s.align));
+        let (clean, width, blocks) = s.denoiser;
         Ok(Self {
             thought: project("thought", d)?,
-            picture: project("picture", config.fine_width())?,
+            picture: project("picture", s.picture)?,
             text: project("text", d)?,
             log_temperature: path.get("log_temperature", &[1], Init::Constant(0.07f64.ln()))?,
             // A thought begins as the embedding of the first word it names: the decoder can say it as it says any word.
             read: path.at("read", |p| Linear::beginning_with_identity(p, d, s.read_slots * d))?,
-            denoiser: path.at("denoiser", |p| Denoiser::new(p, d, s))?,
+            denoiser: path.at("denoiser", |p| Denoiser::new(p, d, clean, [width, blocks]))?,
             read_slots: s.read_slots,
         })
     }
@@ -79,6 +116,11 @@ impl Semantic {
         Ok(self.log_temperature.maximum(LEAST_TEMPERATURE.ln())?.exp()?)
     }
 
+    /// Words that each thought names.
+    pub fn read_slots(&self) -> usize {
+        self.read_slots
+    }
+
     /// The words that thoughts `[B, D]` name: logits `[B, slots, V]` over the vocabulary of `embedding` `[V, D]`.
     pub fn words(&self, thoughts: &Tensor, embedding: &Weight) -> Result<Tensor> {
         let (b, d) = thoughts.dims2()?;
@@ -92,7 +134,62 @@ fn unit(x: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_div(&norm)?)
 }
 
-/// A small transformer over patches of a small picture, which predicts the noise in it (epsilon prediction, cosine
+/// What a denoiser finds under the noise, about unit variance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clean {
+    /// A small square picture, in patches: rows of pixels, `side * side * 3`.
+    Drawing {
+        /// Its side in pixels.
+        side: usize,
+        /// Of a patch.
+        patch_px: usize,
+    },
+    /// Features of a vision tower, one after the other: `tokens * width`.
+    Features {
+        /// How many.
+        tokens: usize,
+        /// `Dv`.
+        width: usize,
+    },
+}
+
+impl Clean {
+    /// Tokens, and numbers of each.
+    fn shape(self) -> (usize, usize) {
+        match self {
+            Self::Drawing { side, patch_px } => ((side / patch_px).pow(2), patch_px * patch_px * 3),
+            Self::Features { tokens, width } => (tokens, width),
+        }
+    }
+
+    /// `[N, numbers]` to `[N, tokens, numbers of a token]`.
+    fn to_tokens(self, x: &Tensor) -> Result<Tensor> {
+        let (b, _) = x.dims2()?;
+        let (tokens, numbers) = self.shape();
+        Ok(match self {
+            Self::Drawing { side, patch_px: p } => {
+                let n = side / p;
+                x.reshape(&[b, n, p, n, p * 3][..])?.transpose(2, 3)?.contiguous()?.reshape((b, tokens, numbers))?
+            }
+            Self::Features { .. } => x.reshape((b, tokens, numbers))?,
+        })
+    }
+
+    /// The reverse.
+    fn of_tokens(self, x: &Tensor) -> Result<Tensor> {
+        let (b, tokens, numbers) = x.dims3()?;
+        Ok(match self {
+            Self::Drawing { side, patch_px: p } => {
+                let n = side / p;
+                let rows = x.reshape(&[b, n, n, p, p * 3][..])?.transpose(2, 3)?.contiguous()?;
+                rows.reshape((b, tokens * numbers))?
+            }
+            Self::Features { .. } => x.reshape((b, tokens * numbers))?,
+        })
+    }
+}
+
+/// A small transformer over the tokens of what a thought holds, which predicts the noise in them (epsilon prediction, cosine
 /// schedule), conditioned on a thought through adaptive norm (adaLN).
 #[derive(Clone, Debug)]
 pub struct Denoiser {
@@ -102,8 +199,7 @@ pub struct Denoiser {
     time: Linear,
     blocks: Vec<DenoiserBlock>,
     output: Linear,
-    side: usize,
-    patch_px: usize,
+    clean: Clean,
 }
 
 #[derive(Clone, Debug)]
@@ -160,45 +256,50 @@ impl DenoiserBlock {
 }
 
 impl Denoiser {
-    fn new(path: Path, thought_width: usize, s: &Settings) -> Result<Self> {
-        let (w, pixels) = (s.denoiser_width, s.denoiser_patch_px * s.denoiser_patch_px * 3);
-        let per_side = s.drawing_px / s.denoiser_patch_px;
+    fn new(path: Path, thought_width: usize, clean: Clean, [w, depth]: [usize; 2]) -> Result<Self> {
+        let (tokens, numbers) = clean.shape();
         Ok(Self {
-            patch: path.at("patch", |p| Linear::new(p, pixels, w))?,
-            place: path.get("place", &[per_side * per_side, w], Init::Normal(0.5))?,
+            patch: path.at("patch", |p| Linear::new(p, numbers, w))?,
+            place: path.get("place", &[tokens, w], Init::Normal(0.5))?,
             condition: path.at("condition", |p| Linear::new(p, thought_width, w))?,
             time: path.at("time", |p| Linear::new(p, 2 * TIME_FREQUENCIES, w))?,
-            blocks: (0..s.denoiser_blocks)
-                .map(|i| path.at("blocks", |p| p.at(i, |p| DenoiserBlock::new(p, w, 2 * s.denoiser_blocks))))
+            blocks: (0..depth)
+                .map(|i| path.at("blocks", |p| p.at(i, |p| DenoiserBlock::new(p, w, 2 * depth))))
                 .collect::<Result<_>>()?,
-            output: path.at("output", |p| Linear::with_std(p, w, pixels, 0.0))?,
-            side: s.drawing_px,
-            patch_px: s.denoiser_patch_px,
+            output: path.at("output", |p| Linear::with_std(p, w, numbers, 0.0))?,
+            clean,
         })
     }
 
-    /// Numbers in one drawing, `side * side * 3`.
-    pub fn values(&self) -> usize {
-        self.side * self.side * 3
+    /// What it finds.
+    pub fn clean(&self) -> Clean {
+        self.clean
     }
 
-    /// Side of a drawing in pixels.
+    /// Numbers of what it finds for one thought.
+    pub fn values(&self) -> usize {
+        let (tokens, numbers) = self.clean.shape();
+        tokens * numbers
+    }
+
+    /// Side of a drawing in pixels; 0 where features are found.
     pub fn side(&self) -> usize {
-        self.side
+        match self.clean {
+            Clean::Drawing { side, .. } => side,
+            Clean::Features { .. } => 0,
+        }
     }
 
     /// Predicts the noise.
     ///
-    /// - `noisy`: `[N, side * side * 3]`, rows of pixels, about unit variance
+    /// - `noisy`: `[N, values]`, as [`Clean`] lays them out
     /// - `time`: `[N]` values in 0..1, 1 is all noise
     /// - `thoughts`: `[N, D]`
     ///
-    /// Returns `[N, side * side * 3]`.
+    /// Returns `[N, values]`.
     pub fn noise(&self, noisy: &Tensor, time: &[f32], thoughts: &Tensor) -> Result<Tensor> {
         let (b, _) = noisy.dims2()?;
-        let (n, p) = (self.side / self.patch_px, self.patch_px);
-        let patches =
-            noisy.reshape(&[b, n, p, n, p * 3][..])?.transpose(2, 3)?.contiguous()?.reshape((b, n * n, p * p * 3))?;
+        let patches = self.clean.to_tokens(noisy)?;
         let features =
             time.iter().flat_map(|t| (0..TIME_FREQUENCIES).map(move |f| f64::from(*t) * 1.5f64.powi(f as i32)));
         let (sin, cos): (Vec<f32>, Vec<f32>) = features.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
@@ -214,9 +315,7 @@ impl Denoiser {
             x = block.forward(&x, &condition)?;
         }
         let ones = Tensor::ones(x.dim(2)?, x.dtype(), x.device())?;
-        let out = self.output.forward(&kernels::rms_norm(&x, &ones, 1e-6)?)?; // [N, n * n, p * p * 3]
-        let rows = out.reshape(&[b, n, n, p, p * 3][..])?.transpose(2, 3)?.contiguous()?;
-        Ok(rows.reshape((b, self.values()))?)
+        self.clean.of_tokens(&self.output.forward(&kernels::rms_norm(&x, &ones, 1e-6)?)?)
     }
 }
 

@@ -5,7 +5,7 @@
 //! is whole.
 
 use crate::config::Config;
-use crate::stages::Staged;
+use crate::stages::Trained;
 use crate::vars::{Vars, check_archive, read_tensors};
 use crate::{Error, Result, changes};
 use candle_core::{DType, Device, Tensor};
@@ -46,7 +46,7 @@ pub fn config_hash(config: &Config) -> Result<String> {
 }
 
 /// Writes `checkpoint-STEP` and drops all but the newest.
-pub fn save(folder: &Path, config: &Config, state: &State, vars: &Vars, staged: &Staged) -> Result<PathBuf> {
+pub fn save(folder: &Path, config: &Config, state: &State, vars: &Vars, trained: &Trained) -> Result<PathBuf> {
     let last = folder.join(format!("checkpoint-{}", state.step));
     let partial = folder.join(format!(".checkpoint-{}.partial", state.step));
     let failed = |e: std::io::Error| Error::file("write", &last, &e);
@@ -62,7 +62,7 @@ pub fn save(folder: &Path, config: &Config, state: &State, vars: &Vars, staged: 
     }
     write_tensors(&partial.join("weights.safetensors"), &weights)?;
     let mut moments = BTreeMap::new();
-    for ((name, (_, var)), moment) in staged.names.iter().zip(vars.all()).zip(staged.optimizer.state()) {
+    for ((name, (_, var)), moment) in trained.names.iter().zip(vars.all()).zip(trained.optimizer.state()) {
         let parts = [("first", Some(moment.first)), ("second", Some(moment.second)), ("ema", moment.ema)];
         for (part, values) in parts {
             if let Some(values) = values {
@@ -169,10 +169,11 @@ fn read_state(path: &Path, config: &Config) -> Result<State> {
     Ok(state)
 }
 
-/// Puts the weights of a checkpoint, or of a model that a run exported, into the variables.
+/// Puts the weights of a checkpoint, or of a model or adapter that a run exported, into the variables.
 pub fn read_weights(path: &Path, only: &[String], vars: &Vars, device: &Device) -> Result<()> {
-    let exported = path.join("model.safetensors");
-    let file = if exported.is_file() { exported } else { path.join("weights.safetensors") };
+    let exported = ["model.safetensors", lare_model::adapter::WEIGHTS].map(|name| path.join(name));
+    let exported = exported.into_iter().find(|file| file.is_file());
+    let file = exported.unwrap_or_else(|| path.join("weights.safetensors"));
     let bytes = std::fs::read(&file).map_err(|e| Error::file("read", &file, &e))?;
     for (name, tensor) in read_tensors(&bytes, &file, device)? {
         if only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str())) {
@@ -183,7 +184,7 @@ pub fn read_weights(path: &Path, only: &[String], vars: &Vars, device: &Device) 
 }
 
 /// Puts a checkpoint's optimiser state into a stage that was just entered.
-pub fn read_optimizer(path: &Path, state: &State, staged: &mut Staged) -> Result<()> {
+pub fn read_optimizer(path: &Path, state: &State, trained: &mut Trained) -> Result<()> {
     let file = path.join("optimizer.safetensors");
     let bytes = std::fs::read(&file).map_err(|e| Error::file("read", &file, &e))?;
     let tensors = read_tensors(&bytes, &file, &Device::Cpu)?;
@@ -196,37 +197,13 @@ pub fn read_optimizer(path: &Path, state: &State, staged: &mut Staged) -> Result
         })?;
         Ok(tensor.flatten_all()?.to_vec1()?)
     };
-    let mut moments = Vec::with_capacity(staged.names.len());
-    for name in &staged.names {
+    let mut moments = Vec::with_capacity(trained.names.len());
+    for name in &trained.names {
         moments.push((part("first", name)?, part("second", name)?, part("ema", name)?));
     }
     let borrowed: Vec<lare_kernels::AdamWState> =
         moments.iter().map(|(first, second, ema)| lare_kernels::AdamWState { first, second, ema: Some(ema) }).collect();
-    Ok(staged.optimizer.restore(state.updates, &borrowed)?)
-}
-
-/// The model alone, with averaged weights, as a folder that `lare` loads: `config.toml`, `model.safetensors` (f16)
-/// and `tokenizer.json`.
-pub fn export(folder: &Path, config: &Config, staged: &Staged, vars: &Vars, tokenizer: &str) -> Result<PathBuf> {
-    let mut tensors = BTreeMap::new();
-    for (i, (name, var)) in vars.all().into_iter().enumerate() {
-        if name.starts_with("reading.") {
-            continue;
-        }
-        let tensor = match staged.optimizer.ema(i) {
-            Some(values) => Tensor::from_slice(values, var.shape(), &Device::Cpu)?,
-            None => var.as_tensor().to_device(&Device::Cpu)?,
-        };
-        tensors.insert(name, tensor.to_dtype(DType::F16)?);
-    }
-    std::fs::create_dir_all(folder).map_err(|e| Error::file("write", folder, &e))?;
-    // One fact: the file format keeps them in an order that changes from run to run.
-    let facts = Some(("run_config_sha256".to_owned(), config_hash(config)?));
-    let file = folder.join("model.safetensors");
-    write_atomically(&file, &serialized(&file, &tensors, facts)?)?;
-    write_atomically(&folder.join("config.toml"), config.model.to_toml()?.as_bytes())?;
-    write_atomically(&folder.join("tokenizer.json"), tokenizer.as_bytes())?;
-    Ok(folder.to_owned())
+    Ok(trained.optimizer.restore(state.updates, &borrowed)?)
 }
 
 fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
@@ -234,7 +211,11 @@ fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> 
 }
 
 /// The bytes of a safetensors file; `path` is for messages.
-fn serialized(path: &Path, tensors: &BTreeMap<String, Tensor>, fact: Option<(String, String)>) -> Result<Vec<u8>> {
+pub(crate) fn serialized(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    fact: Option<(String, String)>,
+) -> Result<Vec<u8>> {
     let mut raw = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;

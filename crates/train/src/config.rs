@@ -2,11 +2,14 @@
 
 use crate::{Error, Result};
 use lare_data::Task;
-use lare_model::config::Scorer;
+use lare_model::config::{Heads, Refocus};
+use lare_model::{Format, Lora};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-/// A training run.
+/// A training run: of the nano model, with `model`, or of what is added to a pretrained one, with `base`, `refocus` and, where
+/// wanted, `lora` and `semantic`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -25,8 +28,21 @@ pub struct Config {
     /// How exact matrix products are.
     #[serde(default)]
     pub precision: Precision,
-    /// The architecture.
-    pub model: lare_model::Config,
+    /// The architecture of the nano model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<lare_model::Config>,
+    /// The pretrained model that a latent step is added to; it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
+    /// The latent step of a pretrained model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refocus: Option<Refocus>,
+    /// Low-rank changes to matrices of a pretrained model; none of them changes where this is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
+    /// What gives the thoughts of a pretrained model a meaning; without it there are no terms `align`, `rec` and `read`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<Heads>,
     /// How weights change.
     pub optimizer: Optimizer,
     /// How batches are made.
@@ -44,6 +60,52 @@ pub enum Precision {
     F32,
     /// Operands rounded to bf16, on CPUs with instructions for it (AMX, AVX-512 BF16): a step is about 2.5 times as fast.
     Bf16,
+}
+
+/// A pretrained model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Base {
+    /// The path of its Hugging Face folder, or `owner/name` in the cache.
+    pub model: String,
+    /// Number type of its matrices while they are trained on. An adapter is for the matrices as they are stored; another type
+    /// costs the exactness that it costs, and takes the memory that it takes.
+    #[serde(default)]
+    pub dtype: Dtype,
+}
+
+/// Number types of frozen matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// As the files have them, mapped.
+    #[default]
+    Stored,
+    /// 4 bytes a number.
+    F32,
+    /// 2 bytes.
+    F16,
+    /// 2 bytes, with the range of f32.
+    Bf16,
+    /// About 1.06 bytes.
+    Q8_0,
+    /// About 0.56 bytes.
+    Q4K,
+}
+
+impl Dtype {
+    /// What matrices are converted to; `None`: they stay as they are.
+    #[must_use]
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Self::Stored => None,
+            Self::F32 => Some(Format::F32),
+            Self::F16 => Some(Format::F16),
+            Self::Bf16 => Some(Format::Bf16),
+            Self::Q8_0 => Some(Format::Q8_0),
+            Self::Q4K => Some(Format::Q4K),
+        }
+    }
 }
 
 /// AdamW.
@@ -64,17 +126,53 @@ pub struct Optimizer {
     pub ema_decay: f64,
 }
 
-/// How batches are made. While the encoders are frozen, a block of pictures is drawn and encoded once and its
-/// features serve several batches with fresh questions.
+/// How batches are made: of the suite, which is drawn while it is trained on, or of `files`. While the encoders are frozen, a
+/// block of pictures is drawn and encoded once and its features serve several batches with fresh questions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Questions on each picture of a batch.
+    /// Questions on each picture of a batch; 1 for files.
     pub questions_per_picture: usize,
-    /// Batches in a block.
+    /// Batches in a block; 1 for files.
     pub batches_per_block: usize,
-    /// How often a block is gone through, each time with other questions.
+    /// How often a block is gone through, each time with other questions; 1 for files.
     pub passes_per_block: usize,
+    /// Samples of files, for a pretrained model; none: the suite.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Files>,
+    /// Most tokens of a prompt with its latent steps and its answer, for a pretrained model; a longer sample of a file is left
+    /// out and reported. By default what the model was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    /// Memory for what a pretrained model's vision tower saw in pictures, in MiB; by default 1024. What does not fit is
+    /// computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features_mib: Option<usize>,
+}
+
+/// Samples in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// How it is laid out.
+    pub format: FileFormat,
+    /// The file.
+    pub file: PathBuf,
+    /// The folder that names of pictures in it start from.
+    pub pictures: PathBuf,
+    /// Whether its samples are for validation and never trained on.
+    #[serde(default)]
+    pub validation: bool,
+}
+
+/// Layouts of files with samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// LLaVA's JSON: a list of `image`, `conversations` and, optionally, `bboxes` and `rationale`.
+    Llava,
+    /// A line of JSON a sample: `messages` of `role` and `content`, whose parts are text and pictures.
+    Messages,
 }
 
 /// What a stage optimises.
@@ -115,11 +213,12 @@ pub struct Stage {
     pub rate: f64,
     /// How it ends.
     pub decay: Decay,
-    /// Prefixes of the parameters that change; the others are frozen.
+    /// Prefixes of the parameters that change; the others are frozen. Those of a pretrained model never change, what is added to
+    /// it does: `refocus.`, `semantic.` and, with `lora`, `language.`.
     pub train: Vec<String>,
     /// Factors on the rate by prefix of the parameter's name; the longest prefix counts.
     pub rate_scale: BTreeMap<String, f64>,
-    /// Pictures of one batch.
+    /// Pictures of one batch; of files, samples.
     pub pictures_per_batch: usize,
     /// Batches whose gradients are summed before a step; they are computed side by side, one core each.
     pub accumulate: usize,
@@ -133,7 +232,8 @@ pub struct Stage {
     pub say_rest: bool,
     /// Weights of the terms.
     pub loss: LossWeights,
-    /// Kinds of batches; each batch is of one kind, so that its rows take similar numbers of steps.
+    /// Kinds of batches; each batch is of one kind, so that its rows take similar numbers of steps. None where the data is files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mix: Vec<Mix>,
 }
 
@@ -178,45 +278,12 @@ pub struct LossWeights {
     pub name: f64,
 }
 
-impl LossWeights {
-    /// Refuses weights that are none, and a stage without a term to train on: the term, what is expected, and the weight.
-    fn validate(&self, objective: Objective) -> std::result::Result<(), (&'static str, &'static str, f64)> {
-        let Self { answer, align, rec, focus, halt, read, name } = *self;
-        let all = [
-            ("answer", answer),
-            ("align", align),
-            ("rec", rec),
-            ("focus", focus),
-            ("halt", halt),
-            ("read", read),
-            ("name", name),
-        ];
-        if let Some((term, weight)) = all.into_iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
-            return Err((term, "0 or more", weight));
-        }
-        let (term, weight) = match objective {
-            Objective::Read => ("read", read),
-            Objective::Halt => ("halt", halt),
-            Objective::Reason => ("answer", all.iter().map(|(_, weight)| weight).sum()),
-        };
-        match weight > 0.0 {
-            true => Ok(()),
-            false => Err((term, "above 0: the stage would train nothing", weight)),
-        }
-    }
-}
-
-fn positive(x: f64) -> bool {
-    x.is_finite() && x > 0.0
-}
-
 impl Config {
     /// Reads and checks a run config. `file` names it in errors.
     pub fn from_toml(text: &str, file: &str) -> Result<Self> {
         let syntax = |e: toml::de::Error| Error::ConfigSyntax { file: file.into(), reason: e.to_string() };
         let config: Self = toml::from_str(text).map_err(syntax)?;
-        config.model.validate(file)?;
-        config.validate(file)?;
+        config.check(file)?;
         Ok(config)
     }
 
@@ -237,112 +304,26 @@ impl Config {
         self.stages.iter().map(|s| s.steps).sum()
     }
 
-    fn validate(&self, file: &str) -> Result<()> {
-        let fail = |field: String, expected: &str, got: String| {
-            Err(Error::Config { file: file.into(), field, expected: expected.into(), got })
-        };
-        let counts = [
-            ("checkpoint_every_steps", self.checkpoint_every_steps),
-            ("log_every_steps", self.log_every_steps),
-            ("validate_every_steps", self.validate_every_steps),
-            ("data.questions_per_picture", self.data.questions_per_picture),
-            ("data.batches_per_block", self.data.batches_per_block),
-            ("data.passes_per_block", self.data.passes_per_block),
-            ("stages", self.stages.len()),
-        ];
-        for (field, count) in counts {
-            if count == 0 {
-                return fail(field.into(), "at least 1", count.to_string());
-            }
-        }
-        self.validate_numbers(file)?;
-        self.stages.iter().enumerate().try_for_each(|(i, stage)| self.validate_stage(i, stage, file))
+    /// The architecture of the nano model.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the run is of a pretrained model.
+    pub fn nano(&self) -> Result<&lare_model::Config> {
+        self.model.as_ref().ok_or_else(|| self.without("model"))
     }
 
-    fn validate_numbers(&self, file: &str) -> Result<()> {
-        let fail = |field: String, expected: &str, got: String| {
-            Err(Error::Config { file: file.into(), field, expected: expected.into(), got })
-        };
-        let plain = |name: &str| {
-            let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
-        };
-        if !plain(&self.name) {
-            return fail("name".into(), "letters, digits, `.`, `_`, `-`: it names a folder", self.name.clone());
-        }
-        let o = &self.optimizer;
-        let decay = |x: f64| (0.0..1.0).contains(&x);
-        let numbers = [
-            ("beta1", o.beta1, decay(o.beta1), "0 to below 1"),
-            ("beta2", o.beta2, decay(o.beta2), "0 to below 1"),
-            ("ema_decay", o.ema_decay, decay(o.ema_decay), "0 to below 1"),
-            ("eps", o.eps, positive(o.eps), "above 0"),
-            ("clip_norm", o.clip_norm, positive(o.clip_norm), "above 0"),
-            ("weight_decay", o.weight_decay, o.weight_decay.is_finite() && o.weight_decay >= 0.0, "0 or more"),
-        ];
-        for (name, value, fits, expected) in numbers {
-            if !fits {
-                return fail(format!("optimizer.{name}"), expected, value.to_string());
-            }
-        }
-        Ok(())
+    /// The latent step, of either kind of model.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there is none.
+    pub fn latent_step(&self) -> Result<&Refocus> {
+        let of_nano = self.model.as_ref().map(|model| &model.refocus);
+        of_nano.or(self.refocus.as_ref()).ok_or_else(|| self.without("refocus"))
     }
 
-    fn validate_stage(&self, i: usize, stage: &Stage, file: &str) -> Result<()> {
-        let fail = |field: String, expected: &str, got: String| {
-            Err(Error::Config { file: file.into(), field, expected: expected.into(), got })
-        };
-        if !positive(stage.rate) {
-            return fail(format!("stages[{i}].rate"), "above 0", stage.rate.to_string());
-        }
-        stage
-            .loss
-            .validate(stage.objective)
-            .or_else(|(term, expected, got)| fail(format!("stages[{i}].loss.{term}"), expected, got.to_string()))?;
-        let most = self.model.refocus.max_steps;
-        let field = |name: &str| format!("stages[{i}].{name}");
-        if stage.latent_steps > most {
-            return fail(field("latent_steps"), "at most model.refocus.max_steps", stage.latent_steps.to_string());
-        }
-        if stage.say_rest && !self.model.language.says_steps {
-            let expected = "false, or a model with model.language.says_steps = true: another never says a step";
-            return fail(field("say_rest"), expected, "true".into());
-        }
-        let refocus = &self.model.refocus;
-        if stage.loss.focus > 0.0 && !refocus.thinking.looks() && refocus.scorer == Scorer::DotProduct {
-            let expected =
-                "0: model.refocus.thinking is of a kind that does not look, and model.refocus.scorer is no attention";
-            return fail(field("loss.focus"), expected, stage.loss.focus.to_string());
-        }
-        let counts = [
-            ("steps", stage.steps),
-            ("accumulate", stage.accumulate),
-            ("pictures_per_batch", stage.pictures_per_batch),
-        ];
-        for (name, count) in counts {
-            if count == 0 {
-                return fail(field(name), "at least 1", "0".into());
-            }
-        }
-        let usable = |m: &Mix| m.share > 0.0 && (!m.tasks.is_empty() || stage.objective == Objective::Read);
-        if stage.mix.is_empty() || !stage.mix.iter().all(usable) {
-            let expected =
-                "at least one kind of batch, each with a share above 0 and tasks (none: pages, only to read)";
-            return fail(field("mix"), expected, format!("{} kinds", stage.mix.len()));
-        }
-        let rows = stage.pictures_per_batch * self.data.questions_per_picture;
-        let uneven = |questions: &usize| !rows.is_multiple_of(*questions);
-        if let Some(questions) = stage.mix.iter().filter_map(|m| m.questions_per_picture).find(uneven) {
-            let expected = format!("a divisor of the {rows} questions of a batch");
-            return fail(field("mix.questions_per_picture"), &expected, questions.to_string());
-        }
-        if let Some(mix) = stage.mix.iter().find(|m| m.looks[0] < 1 || m.looks[1] < m.looks[0] || m.looks[1] > most) {
-            return fail(
-                field("mix.looks"),
-                "1 <= fewest <= most <= model.refocus.max_steps",
-                format!("{:?}", mix.looks),
-            );
-        }
-        Ok(())
+    /// Refuses a field that is not there and is needed.
+    pub(crate) fn without(&self, field: &str) -> Error {
+        let (file, expected) = (self.name.clone(), "`[model]`, or `[base]` with `[refocus]`".into());
+        Error::Config { file, field: field.into(), expected, got: "none".into() }
     }
 }

@@ -158,6 +158,63 @@ pub enum Error {
         value: f64,
     },
 
+    /// A picture of a sample could not be read.
+    #[error(transparent)]
+    Picture(lare_data::ImageError),
+
+    /// A pretrained model's text files do not fit, or its template refuses a sample.
+    #[error(transparent)]
+    Chat(#[from] lare_data::chat::ChatError),
+
+    /// A pretrained model's processor does not fit, or refuses a picture.
+    #[error(transparent)]
+    Processor(#[from] lare_data::ProcessorError),
+
+    /// A file with samples could not be read.
+    #[error(transparent)]
+    Examples(#[from] lare_data::ExamplesError),
+
+    /// A pretrained model's folder names no token that ends an answer.
+    #[error(
+        "nothing says where an answer ends
+  expected  `eos_token_id` in generation_config.json or config.json of the base
+  got       none
+
+hint: take the files that were published with the weights"
+    )]
+    NoEnd,
+
+    /// Pictures of samples that are missing, broken or refused by the model's processor.
+    #[error(
+        "{count} of {of} pictures cannot be used
+  {lines}
+
+hint: bring them back, or take their samples out of the file"
+    )]
+    Pictures {
+        /// How many.
+        count: usize,
+        /// Of how many.
+        of: usize,
+        /// The first of them, a line each: sample, file and reason.
+        lines: String,
+    },
+
+    /// No sample is left to train on.
+    #[error(
+        "no sample is left to train on
+  expected  at least one that fits
+  got       {count} that do not; the first is {first}
+
+hint: raise `data.max_tokens`, or let the processor make fewer image tokens of a picture"
+    )]
+    Nothing {
+        /// Samples that were left out.
+        count: usize,
+        /// The first, and why.
+        first: String,
+    },
+
     /// No question fits a batch's recipe.
     #[error("stage `{stage}`: {reason}")]
     Recipe {

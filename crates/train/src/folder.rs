@@ -88,7 +88,7 @@ fn in_the_way(folder: &Path) -> Option<String> {
 /// What a start makes before its first step. Metrics with a line in them are the work of a step.
 fn is_leftover(entry: &DirEntry) -> bool {
     match entry.file_name().to_string_lossy().as_ref() {
-        LOCK | "config.toml" | "events" => true,
+        LOCK | "config.toml" | "dropped.jsonl" | "events" => true,
         "metrics.jsonl" => entry.metadata().is_ok_and(|found| found.len() == 0),
         name => name.starts_with('.') && name.ends_with(".partial"),
     }

@@ -8,10 +8,10 @@ use crate::Result;
 use candle_core::Tensor;
 use lare_model::nn::softplus;
 use lare_model::reasoning::Scene;
-use lare_model::{Reasoner, Reasoning, Thread};
+use lare_model::{Reasoning, Thread};
 
 /// Takes the batch's latent steps; gives the head's logits before each and after the last, `[K + 1, B]`.
-pub fn think(model: &Reasoner, scene: &Scene, thread: &mut Thread, steps: &[usize]) -> Result<Tensor> {
+pub fn think(model: &impl Reasoning, scene: &Scene, thread: &mut Thread, steps: &[usize]) -> Result<Tensor> {
     let most = steps.iter().copied().max().unwrap_or(0);
     let mut logits = Vec::with_capacity(most + 1);
     for k in 0..=most {

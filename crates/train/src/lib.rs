@@ -18,19 +18,24 @@
 pub mod batch;
 mod changes;
 pub mod checkpoint;
+mod checks;
 pub mod config;
 mod error;
+pub mod family;
 pub mod folder;
 pub mod halting;
 pub mod loss;
+pub mod meaning;
 pub mod metrics;
 pub mod monitor;
+pub mod nano;
 pub mod order;
 pub mod overrides;
 pub mod reading;
 pub mod run;
 pub mod schedule;
 pub mod stages;
+pub mod subject;
 pub mod vars;
 
 pub use config::Config;

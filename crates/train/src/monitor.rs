@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::batch::Batch;
 use candle_core::Tensor;
-use lare_model::{Reasoner, Thread};
+use lare_model::{Reasoning, Thread};
 
 /// What a healthy run keeps away from its limits.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Health {
 }
 
 /// Measures the steps that were really taken.
-pub fn health(model: &Reasoner, thread: &Thread, batch: &Batch) -> Result<Health> {
+pub fn health<P>(model: &impl Reasoning, thread: &Thread, batch: &Batch<P>) -> Result<Health> {
     let mut health = Health::default();
     let mut square = 0.0;
     for (k, step) in thread.steps.iter().enumerate() {
@@ -40,23 +40,29 @@ pub fn health(model: &Reasoner, thread: &Thread, batch: &Batch) -> Result<Health
         let scores = step.log_scores.detach().index_select(&index, 0)?.to_vec2::<f32>()?;
         let gates = step.gate_mean.detach().index_select(&index, 0)?;
         health.gate.push(f64::from(gates.mean_all()?.to_scalar::<f32>()?));
-        let (mut entropy, mut mass, mut hits) = (0.0, 0.0, 0.0);
+        let (mut entropy, mut mass, mut hits, mut known) = (0.0, 0.0, 0.0, 0.0);
         for (row, scores) in rows.iter().zip(&scores) {
-            let coverage = &batch.rows[*row].targets[k].coverage;
             entropy -= scores.iter().map(|s| f64::from(s.exp() * s)).sum::<f64>();
+            let coverage = batch.rows[*row].targets.get(k).map_or(&[][..], |target| &target.coverage[..]);
+            if coverage.is_empty() {
+                continue;
+            }
+            known += 1.0;
             mass +=
                 scores.iter().zip(coverage).filter(|(_, c)| **c > 0.0).map(|(s, _)| f64::from(s.exp())).sum::<f64>();
             let best = (0..coverage.len()).max_by(|a, b| coverage[*a].total_cmp(&coverage[*b])).unwrap_or(0);
             hits += f64::from(u8::from(step.chosen[*row].contains(&(best as u32))));
         }
-        let count = rows.len() as f64;
-        health.focus_entropy.push(entropy / count);
-        health.region_mass.push(mass / count);
+        health.focus_entropy.push(entropy / rows.len() as f64);
+        if known == 0.0 {
+            continue;
+        }
+        health.region_mass.push(mass / known);
         if step.chosen.iter().any(|chosen| !chosen.is_empty()) {
-            health.region_hit.push(hits / count);
+            health.region_hit.push(hits / known);
         }
     }
-    let rms = model.backbone.language.embedding_rms()?;
+    let rms = model.language().embedding_rms()?;
     let steps = health.gate.len().max(1) as f64;
     health.latent_norm_ratio = (square / steps).sqrt() / rms.max(1e-12);
     Ok(health)

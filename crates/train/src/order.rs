@@ -6,16 +6,16 @@ use lare_data::order_taken;
 use lare_model::Thread;
 
 /// The batch, with the steps of such rationales in the order in which the model took them. Other rows are as they were.
-pub fn as_taken(batch: &Batch, thread: &Thread) -> Result<Batch> {
+pub fn as_taken<P: Clone>(batch: &Batch<P>, thread: &Thread) -> Result<Batch<P>> {
     let mut taken = batch.clone();
     // A model that does not look took none before another.
     let looks = thread.steps.iter().flat_map(|step| &step.chosen).any(|chosen| !chosen.is_empty());
-    if !looks || !batch.rows.iter().any(|row| row.task.any_order()) {
+    if !looks || !batch.rows.iter().any(|row| row.any_order) {
         return Ok(taken);
     }
     let scores = thread.steps.iter().map(|step| Ok(step.log_scores.detach().exp()?.to_vec2::<f32>()?));
     let scores: Vec<Vec<Vec<f32>>> = scores.collect::<Result<_>>()?; // step, row, cell
-    for (number, row) in taken.rows.iter_mut().enumerate().filter(|(_, row)| row.task.any_order()) {
+    for (number, row) in taken.rows.iter_mut().enumerate().filter(|(_, row)| row.any_order) {
         // Steps of the rationale that are said and not thought keep their place: their words are in the text already.
         let thought = batch.steps[number].min(row.targets.len());
         let looks: Vec<&[f32]> = scores.iter().take(thought).map(|rows| &rows[number][..]).collect();

@@ -1,18 +1,22 @@
 //! The training loop.
 
-use crate::batch::{Batch, Feeder};
+use crate::batch::Batch;
 use crate::checkpoint::{self, State};
 use crate::config::{Config, LossWeights, Objective, Precision, Stage};
+use crate::family::Family;
 use crate::folder::RunFolder;
 use crate::loss;
 use crate::metrics::{Metrics, StepRecord, finite};
+use crate::nano::Nano;
 use crate::stages::{self, Staged};
+use crate::subject::{Dropped, PicturesOf, Subject};
 use crate::vars::{Vars, dice};
 use crate::{Error, Result, monitor, schedule};
 use candle_core::{Device, Tensor};
 use lare_data::{Suite, Tokenizer};
-use lare_model::{Init, Path as Module, Reasoner, Source};
+use lare_model::{Init, Source};
 use rayon::prelude::*;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,6 +31,8 @@ pub trait Hooks {
     fn validation(&mut self, step: usize, right: &[(String, f64)]);
     /// Asked before every step; true ends the run with a checkpoint.
     fn stop(&self) -> bool;
+    /// Before the first step: samples that were left out because they do not fit.
+    fn dropped(&mut self, _: &[Dropped]) {}
 }
 
 /// How a run ended.
@@ -61,46 +67,62 @@ pub struct Setting<'a> {
     pub device: Device,
     /// Draws pictures.
     pub suite: &'a Suite,
-    /// The tokenizer and its file's text, which is saved with the model.
+    /// The nano model's tokenizer and its file's text, which is saved with the model.
     pub tokenizer: (&'a Tokenizer, &'a str),
+    /// The folder of the pretrained model that `base.model` of the config names; `None` for the nano model.
+    pub base: Option<&'a Path>,
 }
 
 /// Performs a run, from its beginning or from its newest checkpoint.
 pub fn train(config: &Config, setting: &Setting, hooks: &mut dyn Hooks) -> Result<Ended> {
-    let mut run = Run::open(config, setting)?;
-    while run.state.stage < config.stages.len() {
-        if hooks.stop() {
-            return run.end(false);
+    match config.model {
+        Some(_) => {
+            let nano = Nano::new(config, setting.suite, setting.tokenizer, setting.device.clone())?;
+            Run::open(config, setting, nano)?.perform(hooks)
         }
-        let record = run.step()?;
-        hooks.step(run.state.step, config.total_steps(), &record);
-        if run.due(config.validate_every_steps) {
-            hooks.validation(run.state.step, &run.validate()?);
-        }
-        // Before the checkpoint: one that says a stage is over would take a step too many when resumed.
-        if run.state.step_in_stage == config.stages[run.state.stage].steps {
-            run.next_stage()?;
-        }
-        if run.due(config.checkpoint_every_steps) {
-            run.save()?;
+        None => {
+            let folder = setting.base.ok_or_else(|| config.without("base"))?;
+            let family = Family::open(config, setting.suite, folder)?;
+            hooks.dropped(family.dropped());
+            Run::open(config, setting, family)?.perform(hooks)
         }
     }
-    run.end(true)
 }
 
-struct Run<'a> {
+struct Run<'a, S: Subject> {
     config: &'a Config,
     setting: &'a Setting<'a>,
+    subject: S,
     vars: Vars,
-    staged: Staged,
-    feeder: Feeder<'a>,
+    staged: Staged<S>,
     metrics: Metrics,
     state: State,
     last_line: (Instant, usize),
 }
 
-impl<'a> Run<'a> {
-    fn open(config: &'a Config, setting: &'a Setting) -> Result<Self> {
+impl<'a, S: Subject> Run<'a, S> {
+    fn perform(mut self, hooks: &mut dyn Hooks) -> Result<Ended> {
+        while self.state.stage < self.config.stages.len() {
+            if hooks.stop() {
+                return self.end(false);
+            }
+            let record = self.step()?;
+            hooks.step(self.state.step, self.config.total_steps(), &record);
+            if self.due(self.config.validate_every_steps) {
+                hooks.validation(self.state.step, &self.validate()?);
+            }
+            // Before the checkpoint: one that says a stage is over would take a step too many when resumed.
+            if self.state.step_in_stage == self.config.stages[self.state.stage].steps {
+                self.next_stage()?;
+            }
+            if self.due(self.config.checkpoint_every_steps) {
+                self.save()?;
+            }
+        }
+        self.end(true)
+    }
+
+    fn open(config: &'a Config, setting: &'a Setting, subject: S) -> Result<Self> {
         lare_kernels::round_products_to_bf16(config.precision == Precision::Bf16)
             .map_err(|e| Error::Precision { reason: e.to_string() })?;
         let vars = Vars::new(config.seed, setting.device.clone());
@@ -115,19 +137,23 @@ impl<'a> Run<'a> {
         }
         let stage = state.stage.min(config.stages.len() - 1);
         let given: BTreeSet<String> = vars.all().into_iter().map(|(name, _)| name).collect();
-        let mut staged = stages::enter(config, &config.stages[stage], &vars)?;
+        let mut staged = stages::enter(&subject, config, &config.stages[stage], &vars)?;
         if let Some(start) = setting.init.filter(|_| newest.is_none()) {
             same_tensors(start, &given, &vars.asked())?;
         }
         // At the start of a stage its optimiser is fresh; after the last stage its averages are what is exported.
         if let Some((path, _)) = newest.filter(|_| state.step_in_stage > 0 || state.stage >= config.stages.len()) {
-            checkpoint::read_optimizer(&path, &state, &mut staged)?;
+            checkpoint::read_optimizer(&path, &state, &mut staged.trained)?;
         }
         checkpoint::write_atomically(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
+        let line = |left: &Dropped| format!("{}\n", json!({ "id": left.id, "reason": left.reason }));
+        let dropped: String = subject.dropped().iter().map(line).collect();
+        if !dropped.is_empty() {
+            checkpoint::write_atomically(&folder.join("dropped.jsonl"), dropped.as_bytes())?;
+        }
         let metrics = Metrics::open(folder, state.step)?;
-        let feeder = Feeder::new(config, setting.suite, setting.tokenizer.0, setting.device.clone());
         let last_line = (Instant::now(), 0);
-        Ok(Self { config, setting, vars, staged, feeder, metrics, state, last_line })
+        Ok(Self { config, setting, subject, vars, staged, metrics, state, last_line })
     }
 
     /// One optimiser step: batches, losses, gradients, update, metrics.
@@ -138,15 +164,16 @@ impl<'a> Run<'a> {
         for part in 0..stage.accumulate {
             let index = self.state.step_in_stage * stage.accumulate + part;
             let frozen = self.staged.frozen_encoders.then_some(&self.staged.model);
-            let batch = self.feeder.batch(self.state.stage, index, frozen)?;
+            let batch = self.subject.batch(self.state.stage, index, frozen)?;
             self.last_line.1 += batch.rows.len();
             batches.push(batch);
         }
-        let work = Work { staged: &self.staged, stage, seed: self.config.seed, step: self.state.step, logged };
+        let (subject, staged) = (&self.subject, &self.staged);
+        let work = Work { subject, staged, stage, seed: self.config.seed, step: self.state.step, logged };
         // Side by side: a graph of small operations keeps one core busy and hardly two.
         let parts: Vec<Part> =
             batches.par_iter().enumerate().map(|(part, batch)| work.part(part, batch)).collect::<Result<_>>()?;
-        let mut sum: Vec<Option<Tensor>> = vec![None; self.staged.names.len()];
+        let mut sum: Vec<Option<Tensor>> = vec![None; self.staged.trained.names.len()];
         for part in &parts {
             for (sum, gradient) in sum.iter_mut().zip(&part.gradients) {
                 *sum = match (sum.take(), gradient) {
@@ -158,8 +185,9 @@ impl<'a> Run<'a> {
         let mut record = mean_record(parts);
         (record.step, record.stage) = (self.state.step, stage.name.clone());
         record.rate = schedule::rate(stage, self.state.step_in_stage);
-        let (rates, clip) = (&self.staged.rate_scale, self.config.optimizer.clip_norm);
-        record.gradient_norm = self.staged.optimizer.step_from(&sum, record.rate, rates, clip)?;
+        let trained = &mut self.staged.trained;
+        let (rates, clip) = (&trained.rate_scale, self.config.optimizer.clip_norm);
+        record.gradient_norm = trained.optimizer.step_from(&sum, record.rate, rates, clip)?;
         if !record.gradient_norm.is_finite() {
             return Err(Error::NotFinite { step: self.state.step, term: "gradient_norm", value: record.gradient_norm });
         }
@@ -170,7 +198,7 @@ impl<'a> Run<'a> {
         }
         self.state.step += 1;
         self.state.step_in_stage += 1;
-        self.state.updates = self.staged.optimizer.steps();
+        self.state.updates = self.staged.trained.optimizer.steps();
         Ok(record)
     }
 
@@ -182,24 +210,22 @@ impl<'a> Run<'a> {
         if stage.objective == Objective::Read {
             return Ok(Vec::new());
         }
-        let model = Reasoner::new(&self.config.model, Module::root(&Averaged::of(&self.staged, &self.vars)?))?;
+        let (model, _) = self.subject.build(&Averaged(self.staged.trained.averaged()?))?;
         let mut tally: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for mix in &stage.mix {
-            let (pictures, _) = self.config.batch_shape(stage, mix);
-            for part in 0..self.config.validation_pictures.div_ceil(pictures) {
-                let batch = self.feeder.validation(index, mix, &model, part)?;
-                let outcome = loss::reason(&model, &batch, &LossWeights::default(), &mut dice(0, "validation", 0))?;
-                let mut count = |key: String, right: bool| {
-                    let entry = tally.entry(key).or_default();
-                    *entry = (entry.0 + usize::from(right), entry.1 + 1);
-                };
-                let named = loss::named(&model, &outcome.thread, &outcome.batch)?;
-                for ((row, right), named) in batch.rows.iter().zip(outcome.right).zip(named) {
-                    count(row.task.to_string(), right);
-                    count(format!("{} {}", row.task, row.looks), right);
-                    for (k, named) in named.into_iter().enumerate() {
-                        count(format!("{} thought {}", row.task, k + 1), named);
-                    }
+        let mut number = 0;
+        while let Some(batch) = self.subject.validation(index, number, &model)? {
+            number += 1;
+            let outcome = loss::reason(&model, &batch, &LossWeights::default(), &mut dice(0, "validation", 0))?;
+            let mut count = |key: String, right: bool| {
+                let entry = tally.entry(key).or_default();
+                *entry = (entry.0 + usize::from(right), entry.1 + 1);
+            };
+            let named = loss::named(&model, &outcome.thread, &outcome.batch)?;
+            for ((row, right), named) in batch.rows.iter().zip(outcome.right).zip(named) {
+                count(row.group.to_string(), right);
+                count(format!("{} {}", row.group, row.looks), right);
+                for (k, named) in named.into_iter().enumerate() {
+                    count(format!("{} thought {}", row.group, k + 1), named);
                 }
             }
         }
@@ -212,14 +238,14 @@ impl<'a> Run<'a> {
     fn next_stage(&mut self) -> Result<()> {
         self.state = State { stage: self.state.stage + 1, step_in_stage: 0, ..self.state.clone() };
         if let Some(stage) = self.config.stages.get(self.state.stage) {
-            self.staged = stages::enter(self.config, stage, &self.vars)?;
+            self.staged = stages::enter(&self.subject, self.config, stage, &self.vars)?;
             self.state.updates = 0;
         }
         Ok(())
     }
 
     fn save(&self) -> Result<PathBuf> {
-        checkpoint::save(self.setting.folder.path(), self.config, &self.state, &self.vars, &self.staged)
+        checkpoint::save(self.setting.folder.path(), self.config, &self.state, &self.vars, &self.staged.trained)
     }
 
     fn due(&self, every: usize) -> bool {
@@ -229,8 +255,7 @@ impl<'a> Run<'a> {
     fn end(self, complete: bool) -> Result<Ended> {
         let mut path = self.save()?;
         if complete {
-            let folder = self.setting.folder.path().join("model");
-            path = checkpoint::export(&folder, self.config, &self.staged, &self.vars, self.setting.tokenizer.1)?;
+            path = self.subject.export(self.setting.folder.path(), &self.staged.trained.averaged()?)?;
         }
         Ok(Ended { complete, step: self.state.step, path })
     }
@@ -258,8 +283,9 @@ fn same_tensors(start: Start, given: &BTreeSet<String>, asked: &BTreeSet<String>
 }
 
 /// What the parts of a step have in common.
-struct Work<'a> {
-    staged: &'a Staged,
+struct Work<'a, S: Subject> {
+    subject: &'a S,
+    staged: &'a Staged<S>,
     stage: &'a Stage,
     seed: u64,
     step: usize,
@@ -272,14 +298,14 @@ struct Part {
     record: StepRecord,
 }
 
-impl Work<'_> {
+impl<S: Subject> Work<'_, S> {
     /// The stage's objective on one batch, and its gradients; monitors of the first part go into the record.
-    fn part(&self, part: usize, batch: &Batch) -> Result<Part> {
+    fn part(&self, part: usize, batch: &Batch<PicturesOf<S>>) -> Result<Part> {
         let Self { staged, stage, .. } = self;
         let mut record = StepRecord::default();
         let terms = match stage.objective {
             Objective::Read => {
-                let (terms, right) = loss::read_pictures(&staged.model, &staged.readers, batch)?;
+                let (terms, right) = self.subject.read((&staged.model, &staged.heads), batch)?;
                 record.reading = right;
                 terms
             }
@@ -298,7 +324,7 @@ impl Work<'_> {
         };
         record.terms = finite(self.step, &terms, &stage.loss)?;
         let gradients = lare_kernels::backward(&(terms.total(&stage.loss)? / stage.accumulate as f64)?)?;
-        let gradients = staged.optimizer.params().iter().map(|var| gradients.get(var).cloned()).collect();
+        let gradients = staged.trained.optimizer.params().iter().map(|var| gradients.get(var).cloned()).collect();
         Ok(Part { gradients, record })
     }
 }
@@ -332,20 +358,6 @@ fn mean_record(parts: Vec<Part>) -> StepRecord {
 
 /// Averaged weights as a source.
 struct Averaged(BTreeMap<String, Tensor>);
-
-impl Averaged {
-    fn of(staged: &Staged, vars: &Vars) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
-        for (i, (name, var)) in vars.all().into_iter().enumerate() {
-            let tensor = match staged.optimizer.ema(i) {
-                Some(values) => Tensor::from_slice(values, var.shape(), var.device())?,
-                None => var.as_detached_tensor(),
-            };
-            tensors.insert(name, tensor);
-        }
-        Ok(Self(tensors))
-    }
-}
 
 impl Source for Averaged {
     fn tensor(&self, name: &str, shape: &[usize], _: Init) -> lare_model::Result<Tensor> {

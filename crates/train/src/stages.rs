@@ -1,41 +1,57 @@
 //! What trains when: a stage builds the model with gradients where it trains and a fresh optimiser.
 
 use crate::config::{Config, Objective, Stage};
-use crate::reading::Readers;
+use crate::subject::Subject;
 use crate::vars::Vars;
 use crate::{Error, Result};
-use candle_core::Var;
+use candle_core::{Device, Tensor, Var};
 use lare_kernels::{AdamW, AdamWOptions};
-use lare_model::{Path, Reasoner};
+use std::collections::BTreeMap;
 
 /// A stage, ready to be trained.
-pub struct Staged {
+pub struct Staged<S: Subject> {
     /// The model, with gradient where the stage trains.
-    pub model: Reasoner,
-    /// The encoders' heads.
-    pub readers: Readers,
+    pub model: S::Model,
+    /// Heads outside the model.
+    pub heads: S::Heads,
+    /// What changes its parameters.
+    pub trained: Trained,
+    /// Whether the encoders are frozen, so that features can be kept.
+    pub frozen_encoders: bool,
+}
+
+/// The optimiser of a stage, and what its parameters are called.
+pub struct Trained {
     /// Of all variables; frozen ones get no gradient and stay.
     pub optimizer: AdamW,
     /// Names of the optimiser's parameters.
     pub names: Vec<String>,
     /// Factor on the rate for each.
     pub rate_scale: Vec<f64>,
-    /// Whether the encoders are frozen, so that features can be kept.
-    pub frozen_encoders: bool,
 }
 
-/// Parameters of the encoders: all that features depend on.
-const ENCODERS: [&str; 2] = ["vision.fine.", "vision.coarse."];
+impl Trained {
+    /// The averaged weights by name, or, where none are kept, the weights.
+    pub fn averaged(&self) -> Result<BTreeMap<String, Tensor>> {
+        let of = |(i, (name, var)): (usize, (&String, &Var))| {
+            let tensor = match self.optimizer.ema(i) {
+                Some(values) => Tensor::from_slice(values, var.shape(), &Device::Cpu)?,
+                None => var.as_detached_tensor().to_device(&Device::Cpu)?,
+            };
+            Ok((name.clone(), tensor))
+        };
+        self.names.iter().zip(self.optimizer.params()).enumerate().map(of).collect()
+    }
+}
 
 /// Prepares a stage from the variables as they are.
-pub fn enter(config: &Config, stage: &Stage, vars: &Vars) -> Result<Staged> {
+pub fn enter<S: Subject>(subject: &S, config: &Config, stage: &Stage, vars: &Vars) -> Result<Staged<S>> {
     let mut prefixes = stage.train.clone();
     if stage.objective == Objective::Read {
         prefixes.push("reading.".into());
     }
     vars.train(&prefixes);
-    let model = Reasoner::new(&config.model, Path::root(vars))?;
-    let readers = Readers::new(Path::root(vars), &config.model)?;
+    let (model, heads) = subject.build(vars)?;
     let (names, params): (Vec<String>, Vec<Var>) = vars.all().into_iter().unzip();
     if let Some(prefix) = stage.train.iter().find(|prefix| !names.iter().any(|name| name.starts_with(prefix.as_str())))
     {
@@ -53,8 +69,10 @@ pub fn enter(config: &Config, stage: &Stage, vars: &Vars) -> Result<Staged> {
         ema_decay: Some(o.ema_decay),
     };
     let rate_scale = names.iter().map(|name| scale_of(name, stage)).collect();
-    let frozen_encoders = !names.iter().any(|n| ENCODERS.iter().any(|e| n.starts_with(e)) && vars.is_trained(n));
-    Ok(Staged { model, readers, optimizer: AdamW::new(params, options)?, names, rate_scale, frozen_encoders })
+    let is_trained_encoder = |n: &String| S::ENCODERS.iter().any(|e| n.starts_with(e)) && vars.is_trained(n);
+    let frozen_encoders = !names.iter().any(is_trained_encoder);
+    let trained = Trained { optimizer: AdamW::new(params, options)?, names, rate_scale };
+    Ok(Staged { model, heads, trained, frozen_encoders })
 }
 
 /// The factor of the longest prefix of `name` that the stage names, 1 if none.

@@ -5,11 +5,12 @@ use candle_core::{Device, Tensor};
 use lare_data::{Suite, Task, Tokenizer, prompt};
 use lare_model::config::{Context, Scorer, Thinking};
 use lare_model::{Path as Module, Reasoner};
-use lare_train::batch::{Batch, Feeder};
+use lare_train::batch::Batch;
 use lare_train::config::LossWeights;
 use lare_train::folder::RunFolder;
 use lare_train::loss::{self, LossTerms};
 use lare_train::metrics::StepRecord;
+use lare_train::nano::{Feeder, Shown};
 use lare_train::run::{Ended, Hooks, Setting, Start, train};
 use lare_train::vars::{Vars, dice};
 use lare_train::{Config, Error};
@@ -65,7 +66,7 @@ fn run(
 ) -> lare_train::Result<Ended> {
     let folder = &RunFolder::claim(folder, resume)?;
     let tokenizer = (&TOKENIZER.0, &TOKENIZER.1[..]);
-    train(config, &Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer }, hooks)
+    train(config, &Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer, base: None }, hooks)
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn a_run_starts_from_an_exported_model() {
 fn weights_of_another_model_are_refused_and_the_first_tensor_that_differs_is_named() {
     let place = tempfile::tempdir().unwrap();
     let mut larger = tiny();
-    larger.model.refocus.blocks += 1;
+    larger.model.as_mut().unwrap().refocus.blocks += 1;
     let (small, large) = (place.path().join("small"), place.path().join("large"));
     let small = go(&tiny(), &small, false, 0).unwrap().path;
     let large = go(&larger, &large, false, 0).unwrap().path;
@@ -136,7 +137,7 @@ fn another_kind_of_model_can_start_with_the_eyes_of_one() {
     let seeing = go(&tiny(), &place.path().join("seeing"), false, 1).unwrap().path;
     let mut hidden = tiny();
     hidden.seed += 1;
-    hidden.model.refocus.thinking = lare_model::config::Thinking::Hidden;
+    hidden.model.as_mut().unwrap().refocus.thinking = lare_model::config::Thinking::Hidden;
     let start = |only: &str, out: &str| {
         let only = [only.to_owned()];
         let start = Start { path: &seeing, only: &only };
@@ -332,7 +333,7 @@ fn impossible_values_in_a_run_config_are_named() {
     let hidden = |text: &str| text.replacen("thinking = \"refocus\"", "thinking = \"hidden\"", 1);
     let text = hidden(include_str!("tiny.toml"));
     let message = Config::from_toml(&text, "x.toml").unwrap_err().to_string();
-    assert!(message.contains("stages[1].loss.focus") && message.contains("model.refocus.scorer"), "{message}");
+    assert!(message.contains("stages[1].loss.focus") && message.contains("refocus.scorer"), "{message}");
     Config::from_toml(&text.replacen("dot_product", "weighted_attention", 1), "x.toml").unwrap();
     for (old, new, field) in cases {
         let message = refused(old, new);
@@ -365,9 +366,9 @@ fn weights_of(term: &str) -> LossWeights {
 }
 
 /// A model with gradients everywhere, and a batch for it.
-fn setup(config: &Config, vars: &Vars) -> Batch {
+fn setup(config: &Config, vars: &Vars) -> Batch<Shown> {
     vars.train(&[String::new()]);
-    let model = Reasoner::new(&config.model, Module::root(vars)).unwrap();
+    let model = Reasoner::new(config.nano().unwrap(), Module::root(vars)).unwrap();
     // Branches that start at nothing would hide mistakes behind them.
     for (i, (name, var)) in vars.all().into_iter().enumerate() {
         if var.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap() == 0.0 {
@@ -376,11 +377,11 @@ fn setup(config: &Config, vars: &Vars) -> Batch {
             var.set(&Tensor::from_vec(noise, var.shape(), &Device::Cpu).unwrap()).unwrap();
         }
     }
-    Feeder::new(config, &SUITE, &TOKENIZER.0, Device::Cpu).batch(1, 0, Some(&model)).unwrap()
+    Feeder::new(config, &SUITE, &TOKENIZER.0, Device::Cpu).unwrap().batch(1, 0, Some(&model)).unwrap()
 }
 
-fn term(config: &Config, vars: &Vars, batch: &Batch, name: &str) -> Tensor {
-    let model = Reasoner::new(&config.model, Module::root(vars)).unwrap();
+fn term(config: &Config, vars: &Vars, batch: &Batch<Shown>, name: &str) -> Tensor {
+    let model = Reasoner::new(config.nano().unwrap(), Module::root(vars)).unwrap();
     let weights = weights_of(name);
     let terms = match name {
         "halt" => loss::halt(&model, batch).unwrap(),
@@ -412,11 +413,11 @@ fn every_loss_term_has_the_gradient_that_finite_differences_give() {
     // A step as a thought that does not look, then two in words: both are held to their regions by attention.
     let mut said = asking(Task::Hop, 3);
     (said.stages[1].latent_steps, said.stages[1].say_rest) = (1, true);
-    said.model.language.says_steps = true;
-    said.model.language.context = Context::CoarseAndFine;
-    said.model.vision.spatial_merge = 2;
-    said.model.refocus.scorer = Scorer::WeightedAttention;
-    said.model.refocus.thinking = Thinking::Hidden;
+    said.model.as_mut().unwrap().language.says_steps = true;
+    said.model.as_mut().unwrap().language.context = Context::CoarseAndFine;
+    said.model.as_mut().unwrap().vision.spatial_merge = 2;
+    said.model.as_mut().unwrap().refocus.scorer = Scorer::WeightedAttention;
+    said.model.as_mut().unwrap().refocus.thinking = Thinking::Hidden;
     let reached = ["refocus.head_weights", "language.blocks.0.qkv.weight", "vision.fine_in_context.weight"];
     fits_finite_differences(&said, &reached.map(|parameter| ("focus", parameter)));
 }
@@ -468,14 +469,14 @@ fn steps_that_are_not_latent_yet_are_said() {
     (config.stages[1].latent_steps, config.stages[1].say_rest) = (1, true);
     let refused = Config::from_toml(&config.to_toml().unwrap(), "tiny.toml").unwrap_err().to_string();
     assert!(refused.contains("stages[1].say_rest") && refused.contains("says_steps"), "{refused}");
-    config.model.language.says_steps = true;
+    config.model.as_mut().unwrap().language.says_steps = true;
     let vars = Vars::new(9, Device::Cpu);
     let batch = setup(&config, &vars);
     let tokenizer = &TOKENIZER.0;
     for (number, row) in batch.rows.iter().enumerate() {
         assert_eq!((batch.steps[number], row.targets.len()), (1, 3));
         let asked = |question: &&lare_data::Question| prompt::lay_out(tokenizer, &question.text).ids == row.prompt;
-        let of_picture = &batch.groups[batch.prompts.picture_of_row[number] as usize].questions;
+        let of_picture = &batch.pictures.groups[batch.prompts.picture_of_row[number] as usize].questions;
         let question = of_picture.iter().find(asked).unwrap();
         let said = format!("{} {}", question.steps[1].says, question.steps[2].says);
         assert_eq!(row.answer, prompt::answer_ids(tokenizer, Some(&said), &question.answer));
@@ -491,7 +492,7 @@ fn thoughts_of_any_order_are_held_to_what_they_took_and_words_that_are_said_stay
         config.stages[1].latent_steps = latent_steps;
         let vars = Vars::new(9, Device::Cpu);
         let batch = setup(&config, &vars);
-        let model = Reasoner::new(&config.model, Module::root(&vars)).unwrap();
+        let model = Reasoner::new(config.nano().unwrap(), Module::root(&vars)).unwrap();
         let outcome = loss::reason(&model, &batch, &weights_of("focus"), &mut dice(3, "loss", 0)).unwrap();
         let mut moved = 0;
         for (number, (given, taken)) in batch.rows.iter().zip(&outcome.batch.rows).enumerate() {
@@ -521,7 +522,7 @@ fn spare_steps_are_taken_and_nothing_but_the_answer_and_halting_depends_on_them(
     config.stages[1].spare_steps = 9; // more than the model has
     let vars = Vars::new(9, Device::Cpu);
     let spared = setup(&config, &vars);
-    let most = config.model.refocus.max_steps;
+    let most = config.latent_step().unwrap().max_steps;
     assert!(spared.steps.iter().all(|steps| *steps == 3));
     assert!(spared.spare.iter().any(|spare| *spare > 0) && spared.taken().iter().all(|taken| *taken <= most));
     let plain = Batch { spare: vec![0; spared.rows.len()], ..spared.clone() };
@@ -531,8 +532,8 @@ fn spare_steps_are_taken_and_nothing_but_the_answer_and_halting_depends_on_them(
         let values = [&plain, &spared].map(|batch| term(&config, &vars, batch, name).to_scalar::<f32>().unwrap());
         assert_eq!((values[0] - values[1]).abs() < 1e-5, same, "{name}: {values:?}");
     }
-    let feeder = Feeder::new(&config, &SUITE, &TOKENIZER.0, Device::Cpu);
-    let model = Reasoner::new(&config.model, Module::root(&vars)).unwrap();
+    let feeder = Feeder::new(&config, &SUITE, &TOKENIZER.0, Device::Cpu).unwrap();
+    let model = Reasoner::new(config.nano().unwrap(), Module::root(&vars)).unwrap();
     let validation = feeder.validation(1, &config.stages[1].mix[0], &model, 0).unwrap();
     assert!(validation.spare.iter().all(|spare| *spare == 0));
 }
@@ -544,7 +545,7 @@ fn the_control_of_rec_needs_another_picture_and_has_another_value() {
         config.stages[1].pictures_per_batch = pictures;
         let vars = Vars::new(9, Device::Cpu);
         let batch = setup(&config, &vars);
-        let model = Reasoner::new(&config.model, Module::root(&vars)).unwrap();
+        let model = Reasoner::new(config.nano().unwrap(), Module::root(&vars)).unwrap();
         let outcome = loss::reason(&model, &batch, &weights_of("rec"), &mut dice(3, "loss", 0)).unwrap();
         let rec = outcome.terms.rec.unwrap().to_scalar::<f32>().unwrap();
         assert_eq!(outcome.rec_of_another.is_some(), pictures == 2);
@@ -572,7 +573,7 @@ fn frozen_parameters_do_not_change() {
     lare_train::checkpoint::read_weights(&folder.path().join("checkpoint-3"), &[], &trained, &Device::Cpu).unwrap();
     let trained: std::collections::BTreeMap<_, _> = trained.all().into_iter().collect();
     let fresh = Vars::new(config.seed, Device::Cpu);
-    Reasoner::new(&config.model, Module::root(&fresh)).unwrap();
+    Reasoner::new(config.nano().unwrap(), Module::root(&fresh)).unwrap();
     for (name, var) in fresh.all() {
         let moved = (trained[&name].as_tensor() - var.as_tensor()).unwrap().abs().unwrap().max_all().unwrap();
         let moved = moved.to_scalar::<f32>().unwrap();

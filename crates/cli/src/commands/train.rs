@@ -4,6 +4,7 @@ use super::Outcome;
 use crate::args::Train;
 use crate::failure::Failure;
 use crate::files;
+use crate::hub;
 use crate::messages::{Messages, Progress, Report};
 use lare_data::{Suite, Tokenizer};
 use lare_infer::Device;
@@ -13,6 +14,7 @@ use lare_train::folder::RunFolder;
 use lare_train::metrics::StepRecord;
 use lare_train::overrides;
 use lare_train::run::{Ended, Hooks, Setting, Start, train};
+use lare_train::subject::Dropped;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +29,7 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let text = lare_data::tokenizer::build();
     let tokenizer = Tokenizer::from_bytes(text.as_bytes())?;
     check_vocabulary(&config, &tokenizer, &file)?;
+    let base = config.base.as_ref().map(|base| hub::folder(Path::new(&base.model))).transpose()?;
 
     // Before the folder is touched: a run that is told to end while its model is built ends as any other.
     let interrupted = super::listen()?;
@@ -45,6 +48,7 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
         device: Device::Cpu,
         suite: &suite,
         tokenizer: (&tokenizer, &text),
+        base: base.as_deref(),
     };
     let mut watch = Watch {
         messages,
@@ -58,7 +62,8 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let ended = train(&config, &setting, &mut watch);
     watch.progress.finish();
     let interrupted = watch.interrupted.load(Ordering::Relaxed);
-    let ending = Ending { ended: ended?, of: total, folder: folder.clone() };
+    let base = config.base.as_ref().map(|base| base.model.clone());
+    let ending = Ending { ended: ended?, of: total, folder: folder.clone(), base };
     messages.report(&ending)?;
     // A script must not go on with a model that is not finished because its user pressed Ctrl-C.
     Ok(if interrupted && !ending.ended.complete { Outcome::Interrupted } else { Outcome::Done })
@@ -69,7 +74,8 @@ fn newest_step(folder: &Path) -> Option<usize> {
 }
 
 fn check_vocabulary(config: &Config, tokenizer: &Tokenizer, file: &str) -> Result<(), Failure> {
-    let (expected, got) = (tokenizer.vocab_size(), config.model.language.vocabulary);
+    let got = config.model.as_ref().map(|model| model.language.vocabulary);
+    let (expected, Some(got)) = (tokenizer.vocab_size(), got) else { return Ok(()) };
     if expected == got {
         return Ok(());
     }
@@ -115,6 +121,13 @@ impl Hooks for Watch<'_> {
         let tasks = right.iter().filter(|(name, _)| !name.contains(' '));
         let shares: Vec<String> = tasks.map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
         self.progress.note(&format!("validation at step {step}: {}", shares.join(", ")));
+    }
+
+    fn dropped(&mut self, dropped: &[Dropped]) {
+        let Some(first) = dropped.first() else { return };
+        let count = super::counted(dropped.len(), "sample");
+        let first = format!("the first is `{}`: {}", first.id, first.reason);
+        self.messages.warning(&format!("{count} left out, dropped.jsonl in the run's folder has all; {first}"));
     }
 
     fn stop(&self) -> bool {
@@ -163,13 +176,18 @@ struct Ending {
     ended: Ended,
     of: usize,
     folder: PathBuf,
+    /// Of an adapter.
+    base: Option<String>,
 }
 
 impl Report for Ending {
     fn text(&self) -> String {
         let path = self.ended.path.display();
         match self.ended.complete {
-            true => format!("{path}\nask it with: lare ask PICTURE QUESTION --model {path}"),
+            true => match &self.base {
+                None => format!("{path}\nask it with: lare ask PICTURE QUESTION --model {path}"),
+                Some(base) => format!("{path}\nask it with: lare ask PICTURE QUESTION --model {base} --adapter {path}"),
+            },
             false => format!(
                 "{path}\nstopped at step {} of {}; go on with --resume --out {}",
                 self.ended.step,

@@ -3,7 +3,7 @@
 
 use crate::support::{Place, Ran};
 use lare_infer::{Device, Tensor};
-use lare_model::adapter::{self, Base};
+use lare_model::adapter::{self, Base, Settings};
 use lare_model::config::{Choice, Memory, Refocus, Scorer, Thinking};
 use lare_model::pretrained::Pretrained;
 use lare_model::{Init, Lora, Path as ModulePath, Refocused, Source};
@@ -106,7 +106,7 @@ fn write_adapter(base: &Path, to: &Path) {
     let pretrained = Pretrained::adapted(base, None, &lora, &weights).unwrap();
     Refocused::new(pretrained, &settings, ModulePath::root(&weights)).unwrap();
     let of = Base::of(base, "owner/tiny").unwrap();
-    adapter::write(to, of, &settings, Some(&lora), &weights.0.into_inner()).unwrap();
+    adapter::write(to, &Settings::new(of, settings, Some(lora), None), &weights.0.into_inner()).unwrap();
 }
 
 #[test]
@@ -138,6 +138,45 @@ fn with_an_adapter_a_folder_thinks_before_it_answers() {
         let ran = ask(&place, family, &["--adapter", "adapter", "--steps", "5"]);
         assert_eq!((ran.code, ran.err.contains("0 to 4, the adapter's")), (2, true), "{}", ran.err);
     }
+}
+
+#[test]
+fn an_adapter_is_trained_on_written_samples_and_asked() {
+    let place = Place::new();
+    user_folder("smolvlm", &place.path().join("user"));
+    let made = [
+        "make-data",
+        "--split",
+        "train",
+        "--tasks",
+        "read,locate",
+        "--count",
+        "6",
+        "--format",
+        "llava",
+        "--out",
+        "data",
+    ];
+    assert_eq!(place.run(&made).code, 0);
+    let text = include_str!("../../../train/tests/family/tiny.toml");
+    let text = text.replace("PLACE/base", "user").replace("PLACE/samples.json", "data/llava.json");
+    place.file("tiny.toml", text.replace("PLACE", "data").as_bytes());
+    let ran = place.run(&["train", "tiny.toml", "--out", "run", "--set", "validate_every_steps=4"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("lare ask PICTURE QUESTION --model user --adapter run/adapter"), "{}", ran.out);
+    let asked = |steps: &str| {
+        let fixed = ["ask", "--model", "user", "--adapter", "run/adapter", "data/images/train-read-000000.png"];
+        let ran = place.run(&[&fixed[..], &["What is this?", "--steps", steps, "--json"]].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran.json()["usage"]["latent_steps"].clone()
+    };
+    assert_eq!([asked("0"), asked("4")], [Value::from(0), Value::from(4)]);
+    let resumed = place.run(&["train", "tiny.toml", "--out", "run", "--resume", "--set", "lora.rank=2"]);
+    assert!(resumed.code == 2 && resumed.err.contains("lora.rank: 4 -> 2"), "{}", resumed.err);
+    user_folder("qwen3_vl", &place.path().join("other"));
+    let fixed = ["ask", "--model", "other", "--adapter", "run/adapter", "other/photo.png", "What is this?"];
+    let ran = place.run(&fixed);
+    assert!(ran.code == 2 && ran.err.contains("hint: pass the folder of user"), "{}", ran.err);
 }
 
 #[test]

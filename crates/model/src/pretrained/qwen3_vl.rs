@@ -174,6 +174,11 @@ impl Tower {
         self.shape.merge
     }
 
+    /// Side of an image token in pixels.
+    pub fn token_px(&self) -> usize {
+        self.shape.patch_px * self.shape.merge
+    }
+
     /// `Dv`.
     pub fn width(&self) -> usize {
         self.shape.width

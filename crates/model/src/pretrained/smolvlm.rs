@@ -151,6 +151,11 @@ impl Tower {
         self.shape.shuffle
     }
 
+    /// Side of an image token in pixels.
+    pub fn token_px(&self) -> usize {
+        self.shape.patch_px * self.shape.shuffle
+    }
+
     /// `Dv`.
     pub fn width(&self) -> usize {
         self.shape.width

@@ -4,7 +4,7 @@ use super::refocused::{asked, cases, settings};
 use super::weights::Weights;
 use super::{folders, lora::lora};
 use candle_core::{DType, Device, Tensor};
-use lare_model::adapter::{self, Base, SETTINGS, WEIGHTS};
+use lare_model::adapter::{self, Base, SETTINGS, Settings, WEIGHTS};
 use lare_model::merge::merge;
 use lare_model::pretrained::Pretrained;
 use lare_model::{Adapter, Lora, Path, Reasoning, Refocused};
@@ -22,7 +22,8 @@ fn adapter_of(base: &Folder, lora: Option<&Lora>, to: &Folder) -> Refocused {
         None => Pretrained::from_folder(base, None).unwrap(),
     };
     let model = Refocused::new(pretrained, &settings(), Path::root(&weights)).unwrap();
-    adapter::write(to, Base::of(base, "owner/base").unwrap(), &settings(), lora, &weights.values()).unwrap();
+    let of = Settings::new(Base::of(base, "owner/base").unwrap(), settings(), lora.cloned(), None);
+    adapter::write(to, &of, &weights.values()).unwrap();
     model
 }
 
@@ -158,7 +159,7 @@ fn a_folder_that_is_none_or_is_spoilt_is_refused_by_the_part_that_does_not_fit()
         fs::write(at.join(SETTINGS), good.replacen(from, to, 1)).unwrap();
         refused(folder, at)
     };
-    assert!(spoilt("\"version\": 1", "\"version\": 2").contains("`version`"));
+    assert!(spoilt("\"version\": 1", "\"version\": 3").contains("`version`"));
     assert!(spoilt("\"patches\": 3", "\"patches\": 0").contains("refocus.patches"));
     assert!(spoilt("\"patches\"", "\"cells\"").contains("cells"));
     assert!(spoilt("\"blocks\": 1", "\"blocks\": 2").contains("is missing"));
