@@ -64,8 +64,11 @@ pub fn look(folder: &Path) -> Found {
 }
 
 impl Found {
-    /// The number type of most tensors.
+    /// The number type of most tensors; of a GGUF file, what matrices are widened to that cannot be used as they are.
     pub fn stored(&self) -> Format {
+        if self.held.is_some() {
+            return Format::F16;
+        }
         let count = |name: &str| self.tensors.iter().filter(|tensor| tensor.number_type == name).count();
         let all = [(Format::F32, count("F32")), (Format::F16, count("F16")), (Format::Bf16, count("BF16"))];
         all.into_iter().max_by_key(|(_, count)| *count).map_or(Format::F32, |(format, _)| format)

@@ -12,7 +12,7 @@ use lare_infer::record::{Asked, record};
 use lare_infer::{Answer, Assistant, Batch, Finish, Options, Question, Sampling, Steps, draw, session};
 use lare_trace::Record;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Questions answered together: enough to fill the cores, few enough to keep memory small.
 const BATCH: usize = 32;
