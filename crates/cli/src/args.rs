@@ -61,26 +61,31 @@ pub enum Command {
 }
 
 /// `lare ask`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example: lare ask examples/desk.png \"What is written on the object left of the cat?\"")]
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples: lare ask examples/desk.png \"What is written on the object left of the cat?\"; lare ask --model SmolLM2-135M-Instruct.gguf \"What is a cup?\""
+)]
 pub struct Ask {
-    /// The picture: PNG, JPEG, GIF, WebP or BMP; `-` reads it from standard input.
-    pub picture: PathBuf,
+    /// The picture: PNG, JPEG, GIF, WebP or BMP; `-` reads it from standard input. A language model alone is asked without
+    /// one.
+    #[arg(required_unless_present = "model")]
+    pub picture: Option<PathBuf>,
 
     /// The question.
-    #[arg(required_unless_present = "questions", conflicts_with = "questions")]
+    #[arg(required_unless_present_any = ["questions", "model"], conflicts_with = "questions")]
     pub question: Option<String>,
 
     /// Ask every line of this file instead, `-` for standard input; answers come in the same order.
     #[arg(long, value_name = "FILE")]
     pub questions: Option<PathBuf>,
 
-    /// The model folder to use instead of the model inside the program: of `lare train`, or a Hugging Face folder of
-    /// Qwen2.5-VL, Qwen3-VL, SmolVLM or Idefics3; `owner/name` finds it in the Hugging Face cache.
-    #[arg(long, value_name = "DIR")]
+    /// The model to use instead of the model inside the program: a folder of `lare train`, or a Hugging Face folder of
+    /// Qwen2.5-VL, Qwen3-VL, SmolVLM or Idefics3; `owner/name` finds it in the Hugging Face cache. Or a language model alone:
+    /// a folder of Qwen2, Qwen3 or Llama, or a GGUF file of one.
+    #[arg(long, value_name = "DIR|FILE")]
     pub model: Option<PathBuf>,
 
-    /// With a Hugging Face folder: convert the matrices while they are loaded; by default they stay as they are stored.
+    /// With a Hugging Face folder or GGUF file: convert the matrices while they are loaded; by default they stay as they are stored.
     #[arg(long, requires = "model")]
     pub dtype: Option<Dtype>,
 
@@ -321,9 +326,14 @@ pub struct Report {
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 1: the model does not load; the reason is printed.")]
 pub struct Inspect {
-    /// The model folder, ours or Hugging Face's, a Hugging Face id, or `embedded` for the model inside the program.
+    /// The model folder, ours or Hugging Face's, a GGUF file, an adapter, a Hugging Face id, or `embedded` for the model inside
+    /// the program.
     #[arg(default_value = crate::embedded::NAME)]
     pub model: PathBuf,
+
+    /// Of an adapter: the base to try it on.
+    #[arg(long = "model", value_name = "DIR")]
+    pub base: Option<PathBuf>,
 
     /// List every tensor with its shape and number type.
     #[arg(long)]
@@ -336,9 +346,9 @@ pub struct Inspect {
     after_help = "Example: lare dump --model Qwen2.5-VL-3B-Instruct --image photo.jpg --prompt \"What is this?\" --out ours.safetensors"
 )]
 pub struct Dump {
-    /// A Hugging Face folder of Qwen2.5-VL, Qwen3-VL, SmolVLM, Idefics3, Qwen2, Qwen3 or Llama; `owner/name` finds it in
-    /// the Hugging Face cache.
-    #[arg(long, value_name = "DIR")]
+    /// A Hugging Face folder of Qwen2.5-VL, Qwen3-VL, SmolVLM, Idefics3, Qwen2, Qwen3 or Llama, or a GGUF file of the last
+    /// three; `owner/name` finds it in the Hugging Face cache.
+    #[arg(long, value_name = "DIR|FILE")]
     pub model: PathBuf,
 
     /// A picture; several in the order of the prompt.
@@ -357,6 +367,11 @@ pub struct Dump {
     /// Convert the matrices while they are loaded.
     #[arg(long)]
     pub dtype: Option<Dtype>,
+
+    /// An adapter of the model: everything is computed with its low-rank changes. Latent steps come after all of it and are
+    /// not written.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
 
     /// The safetensors file to write.
     #[arg(long, value_name = "FILE")]

@@ -19,6 +19,7 @@ mod files;
 mod hub;
 mod messages;
 mod questions;
+mod shown;
 mod strip;
 
 use args::{Arguments, Command};

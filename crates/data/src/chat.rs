@@ -1,4 +1,4 @@
-//! Conversations with the models of a Hugging Face folder: everything about their text before the first tensor.
+//! Conversations with the models of a Hugging Face folder or GGUF file: everything about their text before the first tensor.
 //!
 //! ```text
 //! messages ─ chat template (Jinja, the folder's) ─► text with one placeholder a picture
@@ -26,6 +26,7 @@
 mod error;
 mod files;
 mod generation;
+mod gguf;
 mod images;
 mod inert;
 mod python;
@@ -39,7 +40,7 @@ use std::time::SystemTime;
 
 use minijinja::Value;
 use minijinja::value::Serde;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 pub use error::ChatError;
 pub use generation::Generation;
@@ -203,15 +204,27 @@ impl Chat {
     /// If a file is missing, cut short, has a field of the wrong type or disagrees with another, if there is no
     /// template or it is not Jinja, or if the family is not one of those above.
     pub fn from_folder(folder: &Path) -> Result<Chat, ChatError> {
-        let folder = Folder::new(folder);
+        Chat::read(&Folder::new(folder))
+    }
+
+    /// Reads the text side of a GGUF file from its metadata; `path` is the file's, for messages.
+    ///
+    /// # Errors
+    /// If a key is missing or of another type, names a kind of tokenizer that is not known, or there is no chat template.
+    pub fn from_gguf(path: &Path, metadata: &Map<String, Json>) -> Result<Chat, ChatError> {
+        gguf::require_template(path, metadata)?;
+        Chat::read(&gguf::folder(path, metadata)?)
+    }
+
+    fn read(folder: &Folder) -> Result<Chat, ChatError> {
         let config = folder.object("config.json")?;
         let layout = layout(&config)?;
-        let tokenizer = FolderTokenizer::read(&folder)?;
+        let tokenizer = FolderTokenizer::read(folder)?;
         let images = layout.map(|layout| Images::read(layout, &tokenizer, &config)).transpose()?;
         let placeholder = images.iter().map(|images| images.token().0.to_owned());
         let special = Tokens::new(tokenizer.special().into_iter().chain(placeholder).collect());
-        let template = Template::find(&folder, images.is_some())?;
-        let generation = Generation::read(&folder, &config)?;
+        let template = Template::find(folder, images.is_some())?;
+        let generation = Generation::read(folder, &config)?;
         Ok(Chat { tokenizer, special, template, images, generation })
     }
 

@@ -1,11 +1,11 @@
-//! What a Hugging Face folder holds, and whether it would load.
+//! What a Hugging Face folder or a GGUF file holds, and whether it would load.
 
 use crate::Error;
-use crate::generator::Generator;
-use lare_data::chat::Chat;
+use crate::generator::{Generator, chat};
 use lare_model::Format;
 use lare_model::pretrained::Architecture;
 use lare_model::pretrained::checkpoint::{Listed, listed};
+use lare_model::pretrained::gguf::{Gguf, Held, is_gguf};
 use std::path::Path;
 
 /// What was found, as far as it could be read.
@@ -17,6 +17,8 @@ pub struct Found {
     pub parameters: Option<[usize; 2]>,
     /// Bytes of the weights in memory, by the number type that matrices are converted to.
     pub memory: Vec<(Format, usize)>,
+    /// Of a GGUF file, what it takes as it is loaded by default.
+    pub held: Option<Held>,
     /// Bytes of keys and values of one position.
     pub cache_bytes: Option<usize>,
     /// Tokens of the tokenizer, where it could be read.
@@ -33,7 +35,7 @@ pub struct Found {
 #[must_use]
 pub fn look(folder: &Path) -> Found {
     let mut found = Found {
-        vocabulary: Chat::from_folder(folder).ok().map(|chat| chat.tokenizer().vocab_size()),
+        vocabulary: chat(folder).ok().map(|chat| chat.tokenizer().vocab_size()),
         tensors: listed(folder).unwrap_or_default(),
         ..Found::default()
     };
@@ -51,6 +53,7 @@ pub fn look(folder: &Path) -> Found {
             let of = |format| Some((format, needs.bytes(format, stored).ok()?));
             found.memory = Format::ALL.into_iter().filter_map(of).collect();
         }
+        found.held = Gguf::open(folder).ok().filter(|_| is_gguf(folder)).map(|gguf| gguf.held(&architecture));
         let shape = &architecture.language;
         found.cache_bytes = Some(shape.layers * 2 * shape.kv_heads * shape.head_width * size_of::<f32>());
         found.architecture = Some(architecture);
@@ -61,8 +64,11 @@ pub fn look(folder: &Path) -> Found {
 }
 
 impl Found {
-    /// The number type of most tensors.
+    /// The number type of most tensors; of a GGUF file, what matrices are widened to that cannot be used as they are.
     pub fn stored(&self) -> Format {
+        if self.held.is_some() {
+            return Format::F16;
+        }
         let count = |name: &str| self.tensors.iter().filter(|tensor| tensor.number_type == name).count();
         let all = [(Format::F32, count("F32")), (Format::F16, count("F16")), (Format::Bf16, count("BF16"))];
         all.into_iter().max_by_key(|(_, count)| *count).map_or(Format::F32, |(format, _)| format)

@@ -1,4 +1,4 @@
-//! A pretrained model from a Hugging Face folder: as it was published it answers in text; with an adapter it thinks in latent steps
+//! A pretrained model from a Hugging Face folder or a GGUF file: as it was published it answers in text; with an adapter it thinks in latent steps
 //! before.
 //!
 //! ```text
@@ -8,19 +8,22 @@
 
 use crate::look::finite;
 use crate::options::Steps;
+use crate::places::Places;
 use crate::sampler::{Sampler, Sampling, penalize};
 use crate::{Error, Result};
 use candle_core::{Device, IndexOp, Tensor};
-use lare_data::Picture;
 use lare_data::chat::{Chat, Content, Message, Part, PictureTokens, RenderOptions, Role};
 use lare_data::processor::{Layout, Processor};
+use lare_data::{Picture, Size};
 use lare_model::cache::Cache;
-use lare_model::config::Refocus;
+use lare_model::config::{Memory, Refocus, Thinking};
 use lare_model::decoder::Rows;
+use lare_model::pretrained::gguf::{Gguf, is_gguf};
 use lare_model::pretrained::{self, PatchGrid, Pixels, Pretrained, Text};
 use lare_model::reasoning::Intervention;
 use lare_model::tap::{Kept, Tap};
 use lare_model::{Adapter, Format, Prompts, Reasoning, Refocused, Thread};
+use lare_trace::{Timing, Word};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -64,6 +67,8 @@ pub struct Generation {
     pub sampling: Sampling,
     /// Most tokens of the answer.
     pub max_tokens: usize,
+    /// How many of the words nearest to each thought are told; for each, the thought is compared with the whole vocabulary.
+    pub nearest_words: usize,
 }
 
 /// One latent step of a pretrained model.
@@ -77,6 +82,12 @@ pub struct Thought {
     pub gate_mean: f32,
     /// The halting head after the step.
     pub halt_probability: f32,
+    /// The words nearest to the thought, nearest first.
+    pub nearest: Vec<Word>,
+    /// Euclidean norm of what the decoder was given for it.
+    pub latent_norm: f32,
+    /// Time of the step, in milliseconds.
+    pub time_ms: f64,
 }
 
 /// An answer.
@@ -94,10 +105,14 @@ pub struct Said {
     pub prompt_tokens: usize,
     /// Image tokens among them.
     pub image_tokens: usize,
+    /// Tokens of the picture that latent steps appended to the context.
+    pub appended_tokens: usize,
     /// From the pictures' bytes to the first token.
     pub first_token: Duration,
     /// From the first token to the last.
     pub rest: Duration,
+    /// Where the time went.
+    pub timing: Timing,
 }
 
 /// Everything a model is given to read: ids, and what its tower sees in the pictures.
@@ -105,6 +120,8 @@ struct Given {
     ids: Vec<u32>,
     pictures: Vec<pretrained::Picture>,
     pixels: Vec<Pixels>,
+    /// Time of the vision tower.
+    encoding: Duration,
 }
 
 /// Pixels of a picture as the family's processor makes them, and what the prompt must say of it.
@@ -121,6 +138,17 @@ fn process(processor: &Processor, model: &Pretrained, picture: &Picture) -> Resu
             (Pixels::Tiles { values }, PictureTokens::Tiles { rows, cols, tokens_per_tile })
         }
     })
+}
+
+/// The text side of a folder or GGUF file.
+///
+/// # Errors
+/// Names the file, and the field or token that does not fit.
+pub fn chat(folder: &Path) -> Result<Chat> {
+    if !is_gguf(folder) {
+        return Ok(Chat::from_folder(folder)?);
+    }
+    Ok(Chat::from_gguf(folder, Gguf::open(folder)?.metadata())?)
 }
 
 /// A question on pictures as one message of a user.
@@ -148,7 +176,7 @@ impl Generator {
     }
 
     fn of(folder: &Path, model: Model) -> Result<Self> {
-        let chat = Chat::from_folder(folder)?;
+        let chat = chat(folder)?;
         let processor = model.base().fine().map(|_| Processor::open(folder)).transpose()?;
         Ok(Self { model, chat, processor })
     }
@@ -168,20 +196,36 @@ impl Generator {
         }
     }
 
+    /// Where the image tokens of a picture lie on it; `None` for a language model alone.
+    ///
+    /// # Errors
+    /// For pictures that the processor refuses.
+    pub fn places(&self, picture: &Picture) -> Result<Option<Places>> {
+        let (Some(processor), Some((_, per_token))) = (&self.processor, self.base().fine()) else { return Ok(None) };
+        let side = self.base().tile().map_or(per_token, |(tokens, _)| tokens).isqrt();
+        let size = Size::of(picture);
+        let fine = match self.refocus() {
+            Some(refocus) if refocus.memory == Memory::Fine && refocus.thinking != Thinking::Splice => per_token,
+            _ => 1,
+        };
+        Ok(Some(Places::new(processor.layout(size)?, side, fine, size)))
+    }
+
     /// Renders messages, processes and encodes their pictures.
     fn given(&self, messages: &[Message], pictures: &[&Picture], tap: &dyn Tap) -> Result<Given> {
         let Some(processor) = self.processor.as_ref().filter(|_| !pictures.is_empty()) else {
             let rendered = self.chat.render(messages, &RenderOptions::default())?;
             let ids = self.chat.encode(&rendered, &[])?.ids;
-            return Ok(Given { ids, pictures: Vec::new(), pixels: Vec::new() });
+            return Ok(Given { ids, pictures: Vec::new(), pixels: Vec::new(), encoding: Duration::ZERO });
         };
         let processed = pictures.iter().map(|picture| process(processor, self.base(), picture));
         let (pixels, tokens): (Vec<_>, Vec<_>) = processed.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let rendered = self.chat.render(messages, &RenderOptions::default())?;
         let ids = self.chat.encode(&rendered, &tokens)?.ids;
+        let begun = Instant::now();
         let pictures =
             pixels.iter().map(|pixels| self.base().encode(pixels, tap)).collect::<lare_model::Result<_>>()?;
-        Ok(Given { ids, pictures, pixels })
+        Ok(Given { ids, pictures, pixels, encoding: begun.elapsed() })
     }
 
     /// Answers; `on_text` hears the text as it comes. Of the folder's `generation_config.json`, the end tokens and the
@@ -200,8 +244,9 @@ impl Generator {
         self.refuse_steps(generation.steps)?;
         let model = self.base();
         let given = self.given(messages, pictures, &())?;
+        let prepared = begun.elapsed().saturating_sub(given.encoding);
         let image_tokens = model.image_tokens(&given.ids).len();
-        let Begun { mut cache, mut hidden, thoughts } = self.begin(&given, generation.steps)?;
+        let Begun { mut cache, mut hidden, thoughts, prefill, think } = self.begin(&given, generation)?;
         let room = model.architecture.language.max_positions.saturating_sub(given.ids.len() + thoughts.len());
         let (mut sampler, mut decoder) = (Sampler::new(generation.sampling), self.chat.decoder());
         let eos = &self.chat.generation().eos;
@@ -236,8 +281,29 @@ impl Generator {
         let more = decoder.finish();
         on_text(&more);
         text.push_str(&more);
-        let rest = begun.elapsed().saturating_sub(first_token);
-        Ok(Said { thoughts, text, tokens, ended, prompt_tokens: given.ids.len(), image_tokens, first_token, rest })
+        let total = begun.elapsed();
+        let before = prepared + given.encoding + prefill + think;
+        let [prepare, encode, prefill, think, answer, all] =
+            [prepared, given.encoding, prefill, think, total.saturating_sub(before), total]
+                .map(|time| time.as_secs_f64() * 1e3);
+        let timing = Timing { prepare, encode, prefill, think, answer, total: all };
+        let (prompt_tokens, rest) = (given.ids.len(), total.saturating_sub(first_token));
+        let appended_tokens = match self.refocus() {
+            Some(refocus) if refocus.thinking == Thinking::Splice => thoughts.iter().map(|t| t.chosen.len()).sum(),
+            _ => 0,
+        };
+        Ok(Said {
+            thoughts,
+            text,
+            tokens,
+            ended,
+            prompt_tokens,
+            image_tokens,
+            appended_tokens,
+            first_token,
+            rest,
+            timing,
+        })
     }
 }
 
@@ -247,6 +313,8 @@ struct Begun {
     /// Of its last position, `[1, D]`.
     hidden: Tensor,
     thoughts: Vec<Thought>,
+    prefill: Duration,
+    think: Duration,
 }
 
 impl Generator {
@@ -267,19 +335,21 @@ impl Generator {
     }
 
     /// Reads a prompt. With an adapter, what stands up to its last picture is looked at, and then it thinks.
-    fn begin(&self, given: &Given, steps: Steps) -> Result<Begun> {
+    fn begin(&self, given: &Given, generation: &Generation) -> Result<Begun> {
+        let begun = Instant::now();
         let places = self.base().image_tokens(&given.ids);
         match (&self.model, places.last()) {
             (Model::Refocused(model), Some(place)) => {
                 let (first, own) = given.ids.split_at(place + 1);
-                think(model, &Text { ids: first, pictures: &given.pictures }, own, steps)
+                think(model, &Text { ids: first, pictures: &given.pictures }, own, generation, &self.chat)
             }
             _ => {
                 let (first, own) = given.ids.split_at(given.ids.len().saturating_sub(1));
                 let prefix = self.base().open(&[Text { ids: first, pictures: &given.pictures }], &())?;
                 let mut cache = prefix.begin(vec![0].into());
                 let run = self.base().go_on(&mut cache, &[own.to_vec()], Rows::None, &())?;
-                Ok(Begun { cache, hidden: last(&run.hidden)?, thoughts: Vec::new() })
+                let (hidden, prefill, think) = (last(&run.hidden)?, begun.elapsed(), Duration::ZERO);
+                Ok(Begun { cache, hidden, thoughts: Vec::new(), prefill, think })
             }
         }
     }
@@ -291,11 +361,12 @@ fn last(hidden: &Tensor) -> Result<Tensor> {
 }
 
 /// Reads `own` behind what was looked at, and takes latent steps.
-fn think(model: &Refocused, looked_at: &Text, own: &[u32], steps: Steps) -> Result<Begun> {
+fn think(model: &Refocused, looked_at: &Text, own: &[u32], generation: &Generation, chat: &Chat) -> Result<Begun> {
+    let begun = Instant::now();
     let scene = model.look(std::slice::from_ref(looked_at))?;
     let prompts = Prompts { ids: vec![own.to_vec()], picture_of_row: vec![0].into() };
     let mut thread = model.prompt(&scene, &prompts)?;
-    let (most, threshold) = match steps {
+    let (most, threshold) = match generation.steps {
         Steps::Fixed(steps) => (steps, f32::INFINITY),
         Steps::Auto { threshold } => (model.refocus.settings().max_steps, threshold),
     };
@@ -303,12 +374,22 @@ fn think(model: &Refocused, looked_at: &Text, own: &[u32], steps: Steps) -> Resu
         let logit = model.halt_logits(thread)?.to_vec1::<f32>()?[0];
         finite("a halting probability", 1.0 / (1.0 + (-logit).exp()))
     };
+    let prefill = begun.elapsed();
     let (mut thoughts, mut halt_probability) = (Vec::new(), halt(&thread)?);
     while thoughts.len() < most && halt_probability < threshold {
+        let step = Instant::now();
         model.step(&scene, &mut thread, &[true], Intervention::default())?;
         halt_probability = halt(&thread)?;
-        if let Some(focus) = thread.steps.last() {
+        if let (Some(focus), Some(latent)) = (thread.steps.last(), thread.latents.last()) {
+            let norm = latent.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?;
+            let nearest = match generation.nearest_words {
+                0 => Vec::new(),
+                count => best_words(chat, &model.nearest_words(focus.holds())?.flatten_all()?.to_vec1()?, count),
+            };
             thoughts.push(Thought {
+                nearest,
+                latent_norm: finite("a thought", norm)?,
+                time_ms: step.elapsed().as_secs_f64() * 1e3,
                 scores: focus.log_scores.exp()?.flatten_all()?.to_vec1()?,
                 chosen: focus.chosen[0].clone(),
                 gate_mean: finite("a gate", focus.gate_mean.to_vec1::<f32>()?[0])?,
@@ -316,7 +397,19 @@ fn think(model: &Refocused, looked_at: &Text, own: &[u32], steps: Steps) -> Resu
             });
         }
     }
-    Ok(Begun { cache: thread.cache, hidden: thread.hidden, thoughts })
+    let think = begun.elapsed().saturating_sub(prefill);
+    Ok(Begun { cache: thread.cache, hidden: thread.hidden, thoughts, prefill, think })
+}
+
+/// The entries of the vocabulary with the highest scores; of tokens without a text of their own, their name.
+fn best_words(chat: &Chat, scores: &[f32], count: usize) -> Vec<Word> {
+    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+    order.sort_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize]));
+    let text = |id: u32| match chat.tokenizer().decode(&[id]) {
+        text if text.trim().is_empty() => chat.tokenizer().token(id).unwrap_or_default(),
+        text => text.trim().to_owned(),
+    };
+    order.into_iter().take(count).map(|id| Word { text: text(id), score: scores[id as usize] }).collect()
 }
 
 /// What is dumped: a prompt to be rendered, or ids as they are.
@@ -328,31 +421,39 @@ pub enum Prompt<'a> {
     Ids(&'a [u32]),
 }
 
-/// Everything between a prompt and its logits, by the names of `docs/debugging.md`.
+/// Everything between a prompt and its logits, by the names of `docs/debugging.md`; with an adapter, of the base with its
+/// low-rank changes, before any latent step.
 ///
 /// # Errors
 /// As [`Generator::answer`].
 pub fn dump(
     folder: &Path,
     format: Option<Format>,
+    adapter: Option<&Adapter>,
     pictures: &[&Picture],
     prompt: Prompt,
 ) -> Result<BTreeMap<String, Tensor>> {
     let kept = Kept::default();
+    let loaded = || -> Result<Model> {
+        Ok(match adapter {
+            None => Model::Published(Box::new(Pretrained::from_folder(folder, format)?)),
+            Some(adapter) => Model::Refocused(Box::new(Refocused::from_folder(folder, format, adapter)?)),
+        })
+    };
     let (model, given) = match prompt {
         Prompt::Question(text) => {
-            let generator = Generator::from_folder(folder, format)?;
+            let generator = Generator::of(folder, loaded()?)?;
             let given = generator.given(&[question(pictures.len(), text)], pictures, &kept)?;
             (generator.model.into_base(), given)
         }
         Prompt::Ids(ids) => {
-            let model = Pretrained::from_folder(folder, format)?;
+            let model = loaded()?.into_base();
             let processor = if pictures.is_empty() { None } else { Some(Processor::open(folder)?) };
             let processed = pictures.iter().zip(processor.iter().cycle());
             let pixels = processed.map(|(picture, processor)| Ok(process(processor, &model, picture)?.0));
             let pixels = pixels.collect::<Result<Vec<_>>>()?;
             let pictures = pixels.iter().map(|p| model.encode(p, &kept)).collect::<lare_model::Result<_>>()?;
-            (model, Given { ids: ids.to_vec(), pictures, pixels })
+            (model, Given { ids: ids.to_vec(), pictures, pixels, encoding: Duration::ZERO })
         }
     };
     let mut named = intermediates(&model, &given, &kept)?;

@@ -28,6 +28,7 @@ pub mod inspect;
 pub mod load;
 pub mod look;
 pub mod options;
+pub mod places;
 pub mod record;
 pub mod replaced;
 pub mod sampler;

@@ -1,9 +1,14 @@
 //! From an answer to the record that a trace keeps of it.
 
 use crate::draw::Drawing;
+use crate::generator::{Said, Thought};
+use crate::places::Places;
 use crate::{Answer, Assistant, Options, Sampling, Steps};
 use lare_data::Picture;
-use lare_trace::{InputInfo, ModelInfo, OptionsInfo, Record, SCHEMA, SmallPicture, StepRecord};
+use lare_trace::{InputInfo, ModelInfo, OptionsInfo, Record, SCHEMA, SmallPicture, StepRecord, Usage};
+
+/// What answered, with its version.
+const PROGRAM: &str = concat!("lare ", env!("CARGO_PKG_VERSION"));
 
 /// What was asked, as far as the answer itself does not know it.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +21,50 @@ pub struct Asked<'a> {
     pub question: &'a str,
     /// How it was to be answered.
     pub options: Options,
+}
+
+/// The record of an answer of a pretrained model about one picture. `model` says which, `places` how its image tokens lie on
+/// the picture.
+#[must_use]
+pub fn of_pretrained(model: ModelInfo, asked: &Asked, said: &Said, places: &Places) -> Record {
+    let step = |(index, thought): (usize, &Thought)| StepRecord {
+        index,
+        weights: places.weights(&thought.scores),
+        selected: places.selected(&thought.chosen),
+        named_words: Vec::new(),
+        nearest_words: thought.nearest.clone(),
+        gate_mean: thought.gate_mean,
+        halt_probability: thought.halt_probability,
+        latent_norm: thought.latent_norm,
+        time_ms: thought.time_ms,
+        region: None,
+        thought_picture: None,
+    };
+    let steps: Vec<StepRecord> = said.thoughts.iter().enumerate().map(step).collect();
+    let read: usize = steps.iter().map(|step| step.selected.len()).sum();
+    let appended = said.appended_tokens > 0;
+    let usage = Usage {
+        text_tokens: said.tokens.len(),
+        latent_steps: steps.len(),
+        refocused_visual_tokens: if appended { 0 } else { read * places.grid.fine_per_cell },
+        appended_visual_tokens: if appended { read } else { 0 },
+        // The last token is said and not read again.
+        processed_positions: said.prompt_tokens
+            + steps.len()
+            + said.appended_tokens
+            + said.tokens.len().saturating_sub(1),
+    };
+    Record {
+        schema: SCHEMA,
+        program: PROGRAM.to_owned(),
+        model,
+        input: input(asked),
+        grid: places.grid,
+        steps,
+        answer: said.text.clone(),
+        usage,
+        timing_ms: said.timing,
+    }
 }
 
 /// The record of one answer. `drawings` has a picture for each look, or none at all.
@@ -40,25 +89,29 @@ pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &
     });
     Record {
         schema: SCHEMA,
-        program: concat!("lare ", env!("CARGO_PKG_VERSION")).to_owned(),
+        program: PROGRAM.to_owned(),
         model: ModelInfo {
             name: assistant.name().to_owned(),
             config_hash: assistant.config_hash.clone(),
             weights_hash: assistant.weights_hash.clone(),
         },
-        input: InputInfo {
-            picture_hash: asked.picture_hash.to_owned(),
-            width: asked.picture.width as u32,
-            height: asked.picture.height as u32,
-            question: asked.question.to_owned(),
-            seed: asked.options.sampling.seed,
-            options: options(&asked.options),
-        },
+        input: input(asked),
         grid: answer.grid,
         steps: steps.collect(),
         answer: answer.text.clone(),
         usage: answer.usage,
         timing_ms: answer.timing,
+    }
+}
+
+fn input(asked: &Asked) -> InputInfo {
+    InputInfo {
+        picture_hash: asked.picture_hash.to_owned(),
+        width: asked.picture.width as u32,
+        height: asked.picture.height as u32,
+        question: asked.question.to_owned(),
+        seed: asked.options.sampling.seed,
+        options: options(&asked.options),
     }
 }
 

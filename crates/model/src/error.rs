@@ -81,6 +81,21 @@ pub enum Error {
         reason: String,
     },
 
+    /// A GGUF file that cannot be used.
+    #[error("{file} {fault}\n  expected  {expected}\n  got       {got}\n\nhint: {hint}")]
+    Gguf {
+        /// The file.
+        file: String,
+        /// What is wrong with it, as words behind its name.
+        fault: String,
+        /// What would be accepted.
+        expected: String,
+        /// What stands there.
+        got: String,
+        /// The way out.
+        hint: &'static str,
+    },
+
     /// A tensor that the architecture needs is not in the file.
     #[error(
         "tensor `{name}` is missing\n  file      {file}\n  expected  {expected:?}\n  nearest   {nearest}\n\nhint: these weights belong to another architecture; use the config saved beside them"

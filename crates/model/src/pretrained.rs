@@ -1,5 +1,5 @@
 //! Pretrained vision-language models from Hugging Face folders: Qwen2.5-VL, Qwen3-VL, SmolVLM and Idefics3, and the
-//! language models Qwen2, Qwen3 and Llama alone.
+//! language models Qwen2, Qwen3 and Llama alone, from GGUF files too: wherever a folder is taken, a file is.
 //!
 //! ```text
 //! pixels ─ encode ─► Seen ─┐
@@ -11,6 +11,7 @@
 
 pub mod checkpoint;
 pub mod fields;
+pub mod gguf;
 mod names;
 pub mod needs;
 pub mod parts;
@@ -31,6 +32,7 @@ use crate::{Error, Result};
 use candle_core::Tensor;
 use checkpoint::{Checkpoint, Names};
 use fields::Fields;
+use gguf::{Gguf, is_gguf};
 use lare_kernels::Format;
 use names::Layout;
 use std::collections::BTreeMap;
@@ -194,11 +196,14 @@ impl Architecture {
         Ok(Self { family: family.into(), language, image_token, layout, tower })
     }
 
-    /// Reads the folder's `config.json`.
+    /// Reads the folder's `config.json`, or the metadata of a GGUF file.
     ///
     /// # Errors
-    /// Also [`Error::Read`].
+    /// Also [`Error::Read`], and [`Error::Gguf`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
+        if is_gguf(folder) {
+            return Self::from_gguf(&Gguf::open(folder)?);
+        }
         let path = folder.join(CONFIG);
         let text = std::fs::read_to_string(&path).map_err(|e| Error::Read {
             path: path.clone(),
@@ -227,7 +232,7 @@ impl Pretrained {
     /// # Errors
     /// Names the file, and the field or tensor that does not fit.
     pub fn from_folder(folder: &Path, format: Option<Format>) -> Result<Self> {
-        Self::load(folder, format, |checkpoint, architecture| Self::new(architecture, Module::root(checkpoint)))
+        Self::load(folder, format, |source, architecture| Self::new(architecture, Module::root(source)))
     }
 
     /// The same, with low-rank changes whose parameters come from `adapters`.
@@ -235,8 +240,8 @@ impl Pretrained {
     /// # Errors
     /// Also [`Error::Config`] for a pattern that fits no matrix of the model.
     pub fn adapted(folder: &Path, format: Option<Format>, lora: &Lora, adapters: &dyn Source) -> Result<Self> {
-        Self::load(folder, format, |checkpoint, architecture| {
-            let changed = Changed::new(checkpoint, lora, adapters)?;
+        Self::load(folder, format, |source, architecture| {
+            let changed = Changed::new(source, lora, adapters)?;
             let model = Self::new(architecture, Module::root(&changed))?;
             changed.refuse_idle()?;
             Ok(model)
@@ -248,6 +253,9 @@ impl Pretrained {
     /// # Errors
     /// As [`Pretrained::from_folder`] for files that cannot be read.
     pub fn fingerprint(folder: &Path) -> Result<String> {
+        if is_gguf(folder) {
+            return Ok(Gguf::open(folder)?.fingerprint());
+        }
         let architecture = Architecture::from_folder(folder)?;
         Ok(Checkpoint::open(folder, &architecture.layout, None, |_| false)?.fingerprint())
     }
@@ -262,6 +270,9 @@ impl Pretrained {
         to: &Path,
         change: &dyn Fn(&str) -> Result<Option<Tensor>>,
     ) -> Result<usize> {
+        if is_gguf(folder) {
+            return Err(gguf::refuse_to_write(&Gguf::open(folder)?));
+        }
         let architecture = Architecture::from_folder(folder)?;
         let layout = architecture.layout;
         let mut changes = BTreeMap::new();
@@ -281,8 +292,16 @@ impl Pretrained {
     fn load(
         folder: &Path,
         format: Option<Format>,
-        build: impl FnOnce(&Checkpoint, Architecture) -> Result<Self>,
+        build: impl FnOnce(&dyn Source, Architecture) -> Result<Self>,
     ) -> Result<Self> {
+        if is_gguf(folder) {
+            let gguf = Gguf::open(folder)?;
+            let architecture = Architecture::from_gguf(&gguf)?;
+            let weights = gguf::Weights::new(&gguf, &architecture, format);
+            let model = build(&weights, architecture.clone())?;
+            weights.refuse_unused()?;
+            return Ok(model);
+        }
         let mut architecture = Architecture::from_folder(folder)?;
         let layout = architecture.layout;
         let checkpoint = Checkpoint::open(folder, &layout, format, |_| false)?;

@@ -74,6 +74,13 @@ impl Rope {
         Self { frequencies: self.frequencies.into_iter().map(stretch).collect(), ..self }
     }
 
+    /// With each frequency divided by a number of its own, `[Dh / 2]`, as GGUF files write a longer context.
+    #[must_use]
+    pub fn divided(self, by: &[f32]) -> Self {
+        let frequencies = self.frequencies.iter().zip(by).map(|(frequency, by)| frequency / by);
+        Self { frequencies: frequencies.collect(), ..self }
+    }
+
     /// With three coordinates.
     ///
     /// # Errors

@@ -6,13 +6,13 @@ use crate::failure::Failure;
 use crate::files::{self, Source};
 use crate::hub;
 use crate::messages::{Messages, Report};
-use crate::questions::Questions;
-use crate::strip;
+use crate::questions::{self, Questions};
+use crate::shown::{Showing, Shown};
 use lare_infer::record::{Asked, record};
 use lare_infer::{Answer, Assistant, Batch, Finish, Options, Question, Sampling, Steps, draw, session};
-use lare_trace::{PictureRef, Record};
+use lare_trace::Record;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Questions answered together: enough to fill the cores, few enough to keep memory small.
 const BATCH: usize = 32;
@@ -24,10 +24,11 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
         return generate::run(ask, folder, messages);
     }
     refuse_what_pretrained_models_have(ask)?;
+    let ask = &questions::as_taken(ask, true)?;
     let questions = Questions::of(ask)?;
     refuse_to_replace_the_picture(ask)?;
     refuse_looks_of_another_format(ask)?;
-    let source = files::picture(&ask.picture)?;
+    let source = files::picture(questions::picture(ask)?)?;
     for note in &source.opened.notes {
         messages.warning(&format!("{}: {note}", source.name));
     }
@@ -88,7 +89,7 @@ fn why_empty(empty: &[usize], of: usize) -> String {
 }
 
 /// The looks are written as PNG whatever the name says.
-fn refuse_looks_of_another_format(ask: &Ask) -> Result<(), Failure> {
+pub(super) fn refuse_looks_of_another_format(ask: &Ask) -> Result<(), Failure> {
     let Some(looks) = &ask.looks else {
         return Ok(());
     };
@@ -105,7 +106,7 @@ fn refuse_looks_of_another_format(ask: &Ask) -> Result<(), Failure> {
 }
 
 /// Removes the numbered traces that an earlier, longer list of questions left in the folder.
-fn remove_older_traces(folder: &Path, questions: usize) -> Result<(), Failure> {
+pub(super) fn remove_older_traces(folder: &Path, questions: usize) -> Result<(), Failure> {
     let older = (questions + 1..).map(|place| folder.join(place.to_string()));
     for path in older.take_while(|path| path.join("trace.json").is_file()) {
         std::fs::remove_dir_all(&path).map_err(|error| {
@@ -118,9 +119,9 @@ fn remove_older_traces(folder: &Path, questions: usize) -> Result<(), Failure> {
 }
 
 /// Neither the picture of the looks nor a file of the trace may take the place of the picture asked about.
-fn refuse_to_replace_the_picture(ask: &Ask) -> Result<(), Failure> {
+pub(super) fn refuse_to_replace_the_picture(ask: &Ask) -> Result<(), Failure> {
     let whole = |path: &Path| path.canonicalize().ok();
-    let Some(picture) = whole(&ask.picture) else {
+    let Some(picture) = ask.picture.as_deref().and_then(whole) else {
         return Ok(()); // standard input, or missing and soon refused
     };
     let name = picture.file_name().unwrap_or_default().to_string_lossy();
@@ -132,12 +133,13 @@ fn refuse_to_replace_the_picture(ask: &Ask) -> Result<(), Failure> {
         return Ok(());
     }
     let (flag, place) = if looks { ("--looks", "another file") } else { ("--trace", "another folder") };
-    Err(Failure::new(format!("`{flag}` would write over `{}`", ask.picture.display()))
+    let shown = ask.picture.as_deref().unwrap_or(&picture).display();
+    Err(Failure::new(format!("`{flag}` would write over `{shown}`"))
         .part("expected", format!("{place} than the picture's"))
         .hint(format!("name {place} with `{flag}`")))
 }
 
-fn options(ask: &Ask) -> Options {
+pub(super) fn options(ask: &Ask) -> Options {
     Options {
         steps: match ask.steps {
             StepCount::Auto => Steps::Auto { threshold: ask.halt_threshold },
@@ -156,13 +158,6 @@ struct Told<'a> {
     source: &'a Source,
     question: &'a str,
     answer: &'a Answer,
-}
-
-/// The files that show how an answer came about.
-#[derive(Default)]
-struct Shown {
-    looks: Option<PathBuf>,
-    trace: Option<PathBuf>,
 }
 
 impl Told<'_> {
@@ -186,69 +181,17 @@ impl Told<'_> {
             messages.warning("the answer was cut off: allow more tokens with --max-tokens");
         }
         self.show(messages, place, &mut shown)?;
-        if let Some(looks) = shown.looks {
-            messages.note(&format!("where it looked: {}", looks.display()));
-        }
-        if let Some(trace) = shown.trace {
-            messages.note(&format!("the whole trace: {}", trace.join("index.html").display()));
-        }
+        shown.note(messages);
         Ok(())
     }
 
     /// Writes the pictures and the trace that were asked for, and notes what is there in `shown`.
     fn show(&self, messages: &Messages, place: Option<usize>, shown: &mut Shown) -> Result<(), Failure> {
-        let strip = self.strip_path(place);
-        if strip.is_none() && self.ask.trace.is_none() {
+        let showing = Showing { ask: self.ask, picture: &self.source.opened.picture, place };
+        if !showing.is_wanted() {
             return Ok(());
         }
-        let record = self.record()?;
-        if let Some(folder) = &self.ask.trace {
-            let folder = place.map_or_else(|| folder.clone(), |place| folder.join(place.to_string()));
-            let picture = &self.source.opened.picture;
-            let shape = (picture.width as u32, picture.height as u32);
-            let picture = PictureRef { width: shape.0, height: shape.1, rgb: &picture.rgb };
-            shown.trace = Some(lare_trace::write_folder(&folder, &record, picture)?.folder);
-        }
-        if let Some(path) = strip {
-            shown.looks = self.write_strip(&path, &record, messages)?;
-        }
-        Ok(())
-    }
-
-    /// A picture that nobody asked for by name is not worth failing over.
-    fn write_strip(&self, path: &Path, record: &Record, messages: &Messages) -> Result<Option<PathBuf>, Failure> {
-        let Some(png) = strip::png(record, &self.source.opened.picture)? else {
-            if self.ask.looks.is_some() {
-                messages.warning("it took no latent step, so there is no look to draw");
-            }
-            return Ok(None);
-        };
-        match files::write(path, &png) {
-            Ok(()) => Ok(Some(path.to_owned())),
-            Err(failure) if self.ask.looks.is_some() => Err(failure),
-            Err(failure) => {
-                let why = failure.parts.first().map(|part| part.replacen("got", "", 1)).unwrap_or_default();
-                messages.warning(&format!(
-                    "{}: {}; name a file with --looks, or switch it off with --no-looks",
-                    failure.summary,
-                    why.trim()
-                ));
-                Ok(None)
-            }
-        }
-    }
-
-    fn strip_path(&self, place: Option<usize>) -> Option<PathBuf> {
-        if self.ask.no_looks {
-            return None;
-        }
-        if let Some(path) = &self.ask.looks {
-            return Some(path.clone());
-        }
-        let wanted = place.is_none() && self.ask.questions.is_none() && self.ask.trace.is_none();
-        let stem = self.ask.picture.file_stem().filter(|_| self.ask.picture != Path::new("-"));
-        let stem = stem.map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
-        wanted.then(|| PathBuf::from(format!("{stem}.looks.png")))
+        showing.write(&self.record()?, messages, shown)
     }
 
     fn record(&self) -> Result<Record, Failure> {

@@ -6,8 +6,8 @@ use crate::failure::Failure;
 use crate::files;
 use crate::hub;
 use crate::messages::{Messages, Report};
-use lare_infer::Tensor;
 use lare_infer::generator::{self, Prompt};
+use lare_infer::{Adapter, Tensor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,8 @@ pub fn run(dump: &Dump, messages: &Messages) -> Result<Outcome, Failure> {
         None => Prompt::Ids(&dump.ids),
     };
     let model = hub::folder(&dump.model)?;
-    let named = generator::dump(&model, dump.dtype.map(Into::into), &pictures, prompt)?;
+    let adapter = dump.adapter.as_deref().map(Adapter::open).transpose()?;
+    let named = generator::dump(&model, dump.dtype.map(Into::into), adapter.as_ref(), &pictures, prompt)?;
     // Into memory first, then in one go, as every file is written: half a file would look like a difference.
     let bytes = generator::archive(&named)?;
     files::write(&dump.out, &bytes)?;

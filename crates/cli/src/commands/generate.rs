@@ -1,79 +1,85 @@
-//! `lare ask` with a Hugging Face folder: the model as it was published, which answers in text without latent steps, or with an
-//! adapter, which thinks before.
+//! `lare ask` with a Hugging Face folder or GGUF file: the model as it was published, which answers in text without latent
+//! steps, or with an adapter, which thinks before.
 
+use super::ask::{options, refuse_looks_of_another_format, refuse_to_replace_the_picture, remove_older_traces};
 use super::{Outcome, counted};
 use crate::args::{Ask, StepCount};
 use crate::failure::Failure;
 use crate::files::{self, Source};
 use crate::messages::{Messages, Report};
-use crate::questions::Questions;
+use crate::questions::{self, Questions};
+use crate::shown::{Showing, Shown};
 use lare_infer::generator::{Generation, Generator, Said, Thought, question};
-use lare_infer::{Adapter, Sampling, Steps};
+use lare_infer::load::sha256;
+use lare_infer::record::{Asked, of_pretrained};
+use lare_infer::{Adapter, Options};
+use lare_model::pretrained::Architecture;
+use lare_model::pretrained::gguf::is_gguf;
+use lare_trace::ModelInfo;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Whether the folder is one of Hugging Face's and not one of ours.
-pub fn is_for(folder: &Path) -> bool {
-    folder.join("config.json").is_file() && !folder.join("config.toml").is_file()
+/// Whether this is a Hugging Face folder, and not one of ours, or a GGUF file.
+pub fn is_for(model: &Path) -> bool {
+    is_gguf(model) || model.join("config.json").is_file() && !model.join("config.toml").is_file()
 }
 
 /// Answers.
 pub fn run(ask: &Ask, folder: &Path, messages: &Messages) -> Result<Outcome, Failure> {
     refuse_what_needs_latents(ask)?;
+    let sees = Architecture::from_folder(folder)?.image_token.is_some();
+    let ask = &questions::as_taken(ask, sees)?;
     let questions = Questions::of(ask)?;
-    let source = files::picture(&ask.picture)?;
-    for note in &source.opened.notes {
+    refuse_to_replace_the_picture(ask)?;
+    refuse_looks_of_another_format(ask)?;
+    let source = ask.picture.as_deref().map(files::picture).transpose()?;
+    for (source, note) in source.iter().flat_map(|source| source.opened.notes.iter().map(move |note| (source, note))) {
         messages.warning(&format!("{}: {note}", source.name));
     }
     let format = ask.dtype.map(Into::into);
-    let generator = match &ask.adapter {
+    let adapter = ask.adapter.as_deref().map(Adapter::open).transpose().map_err(lare_infer::Error::from)?;
+    let generator = match &adapter {
         None => Generator::from_folder(folder, format)?,
-        Some(adapter) => Generator::adapted(folder, format, &Adapter::open(adapter).map_err(lare_infer::Error::from)?)?,
+        Some(adapter) => Generator::adapted(folder, format, adapter)?,
     };
-    let unused = &generator.base().unused;
-    if !unused.is_empty() {
-        let count = counted(unused.len(), "tensor");
-        messages.warning(&format!("{count} of the folder are used by nothing, the first is {}", unused[0]));
+    warn_of_unused(&generator.base().unused, messages);
+    let Options { steps, sampling, .. } = options(ask);
+    let nearest_words = if ask.trace.is_some() { Options::default().nearest_words } else { 0 };
+    let generation = Generation { steps, sampling, max_tokens: ask.max_tokens, nearest_words };
+    let pictures: Vec<_> = source.iter().map(|source| &source.opened.picture).collect();
+    for (place, text) in (1..).zip(questions.texts()) {
+        let said = generator.answer(&[question(pictures.len(), text)], &pictures, &generation, &mut |_| ())?;
+        let place = (questions.len() > 1).then_some(place);
+        let generator = &generator;
+        Told { ask, generator, adapter: adapter.as_ref(), source: source.as_ref(), question: text, said: &said, place }
+            .tell(messages)?;
     }
-    let sampling = Sampling { temperature: ask.temperature, top_p: ask.top_p, seed: ask.seed };
-    let steps = match ask.steps {
-        StepCount::Fixed(steps) => Steps::Fixed(steps),
-        StepCount::Auto => Steps::Auto { threshold: ask.halt_threshold },
-    };
-    let generation = Generation { steps, sampling, max_tokens: ask.max_tokens };
-    for text in questions.texts() {
-        let said = generator.answer(&[question(1, text)], &[&source.opened.picture], &generation, &mut |_| ())?;
-        let family = &generator.base().architecture.family;
-        let told = Told { family, source: &source, question: text, said: &said };
-        if messages.wants_json() {
-            messages.report(&told)?;
-        } else {
-            messages.result(&said.text)?;
-            if questions.len() == 1 {
-                messages.note(&cost(&said));
-            }
-        }
-        if !said.ended {
-            messages.warning("the answer was cut off: allow more tokens with --max-tokens");
-        }
+    if let Some(folder) = ask.trace.as_deref().filter(|_| questions.len() > 1) {
+        remove_older_traces(folder, questions.len())?;
     }
     Ok(Outcome::Done)
 }
 
-/// A model as published takes no latent step, so there is nothing to count; looks of pretrained models are not drawn.
-fn refuse_what_needs_latents(ask: &Ask) -> Result<(), Failure> {
-    if matches!(ask.steps, StepCount::Fixed(steps) if steps > 0) && ask.adapter.is_none() {
-        return Err(Failure::new("`--steps` needs a model that thinks in latent steps")
-            .part("expected", "a model trained by `lare train`, or `--adapter DIR`")
-            .part("got", "a Hugging Face folder, whose model answers at once")
-            .hint("leave --steps out"));
+fn warn_of_unused(unused: &[String], messages: &Messages) {
+    if let Some(first) = unused.first() {
+        let count = counted(unused.len(), "tensor");
+        messages.warning(&format!("{count} of the folder are used by nothing, the first is {first}"));
     }
-    match [(ask.looks.is_some(), "--looks"), (ask.trace.is_some(), "--trace")].into_iter().find(|(asked, _)| *asked) {
+}
+
+/// A model as published takes no latent step: there is nothing to count, and no look to draw.
+fn refuse_what_needs_latents(ask: &Ask) -> Result<(), Failure> {
+    let wanted = [
+        (matches!(ask.steps, StepCount::Fixed(steps) if steps > 0), "--steps"),
+        (ask.looks.is_some(), "--looks"),
+        (ask.trace.is_some(), "--trace"),
+    ];
+    match wanted.into_iter().find(|(wanted, _)| *wanted && ask.adapter.is_none()) {
         None => Ok(()),
-        Some((_, flag)) => Err(Failure::new(format!("`{flag}` draws the looks of models of `lare train` alone"))
-            .part("expected", "a model folder of `lare train`")
-            .part("got", "a Hugging Face folder")
-            .hint(format!("leave {flag} out; `--json` has where each step looked"))),
+        Some((_, flag)) => Err(Failure::new(format!("`{flag}` needs a model that thinks in latent steps"))
+            .part("expected", "a model trained by `lare train`, or `--adapter DIR`")
+            .part("got", "a model as it was published, which answers at once")
+            .hint(format!("leave {flag} out"))),
     }
 }
 
@@ -93,27 +99,92 @@ fn thought(thought: &Thought) -> Value {
     json!({
         "scores": thought.scores,
         "chosen": thought.chosen,
+        "nearest_words": thought.nearest,
         "gate_mean": thought.gate_mean,
         "halt_probability": thought.halt_probability,
+        "latent_norm": thought.latent_norm,
+        "time_ms": thought.time_ms,
     })
 }
 
 struct Told<'a> {
-    family: &'a str,
-    source: &'a Source,
+    ask: &'a Ask,
+    generator: &'a Generator,
+    adapter: Option<&'a Adapter>,
+    source: Option<&'a Source>,
     question: &'a str,
     said: &'a Said,
+    place: Option<usize>,
 }
 
-impl Report for Told<'_> {
+impl Told<'_> {
+    /// The answer comes first, so that a person need not wait for the pictures; in JSON it names them.
+    fn tell(&self, messages: &Messages) -> Result<(), Failure> {
+        let mut shown = Shown::default();
+        if messages.wants_json() {
+            // Files that cannot be written do not take the answer with them.
+            let showing = self.show(messages, &mut shown);
+            messages.report(&Object { told: self, shown: &shown })?;
+            self.warn_of_the_end(messages);
+            return showing;
+        }
+        messages.result(&self.said.text)?;
+        if self.place.is_none() {
+            messages.note(&cost(self.said));
+        }
+        self.warn_of_the_end(messages);
+        self.show(messages, &mut shown)?;
+        shown.note(messages);
+        Ok(())
+    }
+
+    fn warn_of_the_end(&self, messages: &Messages) {
+        if !self.said.ended {
+            messages.warning("the answer was cut off: allow more tokens with --max-tokens");
+        }
+    }
+
+    fn show(&self, messages: &Messages, shown: &mut Shown) -> Result<(), Failure> {
+        let (Some(source), Some(adapter)) = (self.source, self.adapter) else { return Ok(()) };
+        let picture = &source.opened.picture;
+        let showing = Showing { ask: self.ask, picture, place: self.place };
+        let Some(places) = self.generator.places(picture)?.filter(|_| showing.is_wanted()) else { return Ok(()) };
+        let (picture_hash, question) = (&source.hash[..], self.question);
+        let asked = Asked { picture, picture_hash, question, options: options(self.ask) };
+        let record = of_pretrained(identity(adapter), &asked, self.said, &places);
+        showing.write(&record, messages, shown)
+    }
+}
+
+/// A base with an adapter, as a trace names it.
+fn identity(adapter: &Adapter) -> ModelInfo {
+    let base = &adapter.settings.base;
+    ModelInfo {
+        name: base.name.clone(),
+        config_hash: sha256(json!(adapter.settings).to_string().as_bytes()),
+        weights_hash: sha256(format!("{} {}", base.fingerprint, adapter.hash()).as_bytes()),
+    }
+}
+
+/// The answer as one object.
+struct Object<'a> {
+    told: &'a Told<'a>,
+    shown: &'a Shown,
+}
+
+impl Report for Object<'_> {
     fn text(&self) -> String {
-        self.said.text.clone()
+        self.told.said.text.clone()
     }
 
     fn json(&self) -> Value {
-        let (said, picture) = (self.said, &self.source.opened.picture);
+        let Told { said, question, source, generator, .. } = self.told;
+        let picture = source.map(|source| {
+            let picture = &source.opened.picture;
+            json!({ "name": source.name, "width": picture.width, "height": picture.height, "hash": source.hash })
+        });
         json!({
-            "question": self.question,
+            "question": question,
             "answer": said.text,
             "finish": if said.ended { "end" } else { "length" },
             "usage": {
@@ -127,13 +198,9 @@ impl Report for Told<'_> {
                 "first_token": said.first_token.as_secs_f64() * 1e3,
                 "rest": said.rest.as_secs_f64() * 1e3,
             },
-            "model": { "family": self.family },
-            "picture": {
-                "name": self.source.name,
-                "width": picture.width,
-                "height": picture.height,
-                "hash": self.source.hash,
-            },
+            "model": { "family": generator.base().architecture.family },
+            "picture": picture,
+            "files": { "looks": self.shown.looks, "trace": self.shown.trace },
         })
     }
 }

@@ -1,6 +1,6 @@
 //! `lare inspect`: what a model folder holds, and whether it would load.
 
-use super::{Outcome, generate, inspect_folder};
+use super::{Outcome, generate, inspect_adapter, inspect_folder};
 use crate::args::Inspect;
 use crate::embedded;
 use crate::failure::Failure;
@@ -15,6 +15,11 @@ use std::path::Path;
 /// Tells what the folder holds; the answer is no when it would not load.
 pub fn run(inspect: &Inspect, messages: &Messages) -> Result<Outcome, Failure> {
     let model = hub::folder(&inspect.model)?;
+    if inspect_adapter::is_for(&model) {
+        let base = inspect.base.as_deref().map(hub::folder).transpose()?;
+        return inspect_adapter::run(&model, base.as_deref(), inspect.tensors, messages);
+    }
+    refuse_base(inspect)?;
     if generate::is_for(&model) {
         return inspect_folder::run(&model, inspect.tensors, messages);
     }
@@ -35,6 +40,17 @@ pub fn run(inspect: &Inspect, messages: &Messages) -> Result<Outcome, Failure> {
         messages.failure(&fault);
     }
     Ok(if loads { Outcome::Done } else { Outcome::No })
+}
+
+/// Only an adapter is tried on another model.
+fn refuse_base(inspect: &Inspect) -> Result<(), Failure> {
+    match &inspect.base {
+        None => Ok(()),
+        Some(base) => Err(Failure::new("`--model` names the base that an adapter is tried on")
+            .part("expected", "an adapter's folder to inspect")
+            .part("got", inspect.model.display())
+            .hint(format!("lare inspect ADAPTER --model {0}, or lare inspect {0}", base.display()))),
+    }
 }
 
 /// An error by reference, as one that can be taken apart.

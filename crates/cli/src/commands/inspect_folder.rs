@@ -1,10 +1,11 @@
-//! `lare inspect` with a Hugging Face folder: what it holds, whether it would load, and what memory it takes.
+//! `lare inspect` with a Hugging Face folder or GGUF file: what it holds, whether it would load, and what memory it takes.
 
 use super::inspect::size;
 use super::{Outcome, counted};
 use crate::failure::Failure;
 use crate::messages::{Messages, Report};
 use lare_infer::folder::{Found, look};
+use lare_model::pretrained::gguf::Held;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -22,8 +23,13 @@ pub fn run(folder: &Path, tensors: bool, messages: &Messages) -> Result<Outcome,
     })
 }
 
-/// Names and sizes of the folder's files, without those of the hub's own.
+/// Names and sizes of the folder's files, without those of the hub's own; of a file, its own.
 fn files(folder: &Path) -> Vec<(String, usize)> {
+    if let Ok(told) = std::fs::metadata(folder)
+        && told.is_file()
+    {
+        return vec![(folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), told.len() as usize)];
+    }
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     // Through links: a snapshot of the hub's cache is made of them.
     let file = |entry: std::fs::DirEntry| {
@@ -62,12 +68,15 @@ impl Told<'_> {
     }
 
     fn memory(&self) -> Vec<String> {
-        let stored = (!self.found.tensors.is_empty()).then(|| self.found.stored());
+        // Types of a GGUF file are mixed: no one format is the file's own.
+        let mixed = self.found.tensors.is_empty() || self.found.held.is_some();
+        let stored = (!mixed).then(|| self.found.stored());
         let of = |(format, bytes): &(lare_infer::Format, usize)| {
             let as_stored = if Some(*format) == stored { ", as it is stored: mapped" } else { "" };
             format!("memory      {:>9} with --dtype {}{as_stored}", size(*bytes), format.name().to_lowercase())
         };
-        let mut lines: Vec<String> = self.found.memory.iter().map(of).collect();
+        let mut lines: Vec<String> = self.found.held.iter().map(held).collect();
+        lines.extend(self.found.memory.iter().map(of));
         lines.extend(
             self.found
                 .cache_bytes
@@ -75,6 +84,15 @@ impl Told<'_> {
         );
         lines
     }
+}
+
+/// What a GGUF file takes as it is loaded by default.
+fn held(held: &Held) -> String {
+    let widened: Vec<String> =
+        held.widened.iter().map(|(from, to)| format!("{from} is widened to {}", to.name())).collect();
+    let all =
+        format!("memory      {:>9} without --dtype, {} of it mapped", size(held.mapped + held.own), size(held.mapped));
+    if widened.is_empty() { all } else { format!("{all}; {}", widened.join(", ")) }
 }
 
 impl Report for Told<'_> {
@@ -112,6 +130,8 @@ impl Report for Told<'_> {
             "parameters": found.parameters.map(|[language, vision]| json!({ "language": language, "vision": vision })),
             "stored": (!found.tensors.is_empty()).then(|| found.stored().name().to_lowercase()),
             "memory_bytes": memory.collect::<serde_json::Map<_, _>>(),
+            "held_bytes": found.held.as_ref().map(|held| json!({ "mapped": held.mapped, "own": held.own })),
+            "widened": found.held.as_ref().map(|held| held.widened.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
             "cache_bytes_per_position": found.cache_bytes,
             "vocabulary": found.vocabulary,
             "tensors": if self.tensors { json!(tensors) } else { json!(tensors.len()) },

@@ -7,6 +7,7 @@ pub mod dump;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+mod inspect_adapter;
 mod inspect_folder;
 pub mod make_data;
 pub mod merge;

@@ -64,9 +64,12 @@ fn a_folder_without_its_tokenizer_or_template_is_refused_by_name() {
 
 #[test]
 fn latent_steps_are_refused_with_the_way_out() {
-    let ran = ask(&Place::new(), "smolvlm", &["--steps", "2"]);
-    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
-    assert!(ran.err.contains("`--steps` needs a model") && ran.err.contains("leave --steps out"), "{}", ran.err);
+    for (flag, value) in [("--steps", "2"), ("--looks", "looks.png"), ("--trace", "looks")] {
+        let ran = ask(&Place::new(), "smolvlm", &[flag, value]);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+        let hint = format!("leave {flag} out");
+        assert!(ran.err.contains(&format!("`{flag}` needs a model")) && ran.err.contains(&hint), "{}", ran.err);
+    }
 }
 
 /// Weights from a parameter's name, and what was asked for.
@@ -177,6 +180,99 @@ fn an_adapter_is_trained_on_written_samples_and_asked() {
     let fixed = ["ask", "--model", "other", "--adapter", "run/adapter", "other/photo.png", "What is this?"];
     let ran = place.run(&fixed);
     assert!(ran.code == 2 && ran.err.contains("hint: pass the folder of user"), "{}", ran.err);
+}
+
+#[test]
+fn the_looks_of_a_pretrained_model_are_traced_and_drawn() {
+    for (family, columns_per_row) in [("qwen2_5_vl", 2.0), ("qwen3_vl", 2.0), ("smolvlm", 2.0)] {
+        let place = Place::new();
+        user_folder(family, &place.path().join("user"));
+        write_adapter(&place.path().join("user"), &place.path().join("adapter"));
+        let more = ["--adapter", "adapter", "--json", "--steps", "2", "--trace", "looks", "--looks", "all.png"];
+        let ran = ask(&place, family, &more);
+        assert_eq!(ran.code, 0, "{family}: {}", ran.err);
+        let told = ran.json();
+        assert_eq!(told["files"], serde_json::json!({ "looks": "all.png", "trace": "looks" }), "{family}");
+        let record = fs::read_to_string(place.path().join("looks/trace.json")).unwrap();
+        let record = lare_trace::Record::from_json(&record).unwrap();
+        let (grid, input) = (record.grid, &record.input);
+        // The photo is about twice as wide as it is high, and the grid reaches its edges.
+        assert!((grid.cols as f32 * grid.cell_px_x - input.width as f32).abs() < 0.5, "{family}: {grid:?}");
+        assert!((grid.rows as f32 * grid.cell_px_y - input.height as f32).abs() < 0.5, "{family}: {grid:?}");
+        let shape = grid.cols as f32 / grid.rows as f32;
+        assert!((shape - columns_per_row).abs() < 0.6, "{family}: {grid:?}");
+        assert_eq!(record.model.name, "owner/tiny");
+        assert_eq!(record.steps.len(), 2);
+        for (step, thought) in record.steps.iter().zip(told["steps"].as_array().unwrap()) {
+            // A token of SmolVLM's view of the whole has no cell of its own where all under it are listed.
+            let (read, least) = (step.selected.len(), if family == "smolvlm" { 1 } else { 3 });
+            assert!((least..=3).contains(&read) && step.nearest_words.len() == 5, "{family}: {step:?}");
+            assert_eq!(thought["nearest_words"].as_array().unwrap().len(), 5);
+        }
+        for file in ["looks/step-1.png", "looks/step-2.png", "looks/looks.gif", "looks/index.html", "all.png"] {
+            assert!(place.path().join(file).is_file(), "{family}: {file}");
+        }
+        let ran = place.run(&["report", "looks", "--picture", "user/photo.png", "--out", "again"]);
+        assert_eq!(ran.code, 0, "{family}: {}", ran.err);
+    }
+}
+
+#[test]
+fn an_adapter_is_inspected_and_tried_on_a_base() {
+    let place = Place::new();
+    user_folder("qwen2_5_vl", &place.path().join("user"));
+    user_folder("smolvlm", &place.path().join("other"));
+    write_adapter(&place.path().join("user"), &place.path().join("adapter"));
+    let ran = place.run(&["inspect", "adapter", "--tensors"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for part in ["base        owner/tiny (qwen2_5_vl)", "2 matrices of rank 2", "at most 4 steps", "refocus.", "lora_a"]
+    {
+        assert!(ran.out.contains(part), "{part} in {}", ran.out);
+    }
+    assert!(!ran.out.contains("fits"), "{}", ran.out);
+    let ran = place.run(&["inspect", "adapter", "--model", "user", "--json"]);
+    let told = ran.json();
+    assert_eq!((ran.code, &told["fits"], &told["changed_matrices"]), (0, &true.into(), &2.into()), "{}", ran.err);
+    assert_eq!(told["settings"]["base"]["name"], "owner/tiny");
+    let ran = place.run(&["inspect", "adapter", "--model", "other"]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.out.contains("fits        no") && ran.err.contains("other (smolvlm)"), "{}{}", ran.out, ran.err);
+    fs::write(place.path().join("adapter/lare.safetensors"), [0; 40]).unwrap();
+    let ran = place.run(&["inspect", "adapter"]);
+    assert_eq!((ran.code, ran.out.contains("reads       no")), (1, true), "{}", ran.out);
+    let ran = place.run(&["inspect", "user", "--model", "user"]);
+    assert!(ran.code == 2 && ran.err.contains("the base that an adapter is tried on"), "{}", ran.err);
+}
+
+#[test]
+fn a_dump_with_an_adapter_has_its_low_rank_changes() {
+    let place = Place::new();
+    user_folder("qwen2_5_vl", &place.path().join("user"));
+    write_adapter(&place.path().join("user"), &place.path().join("adapter"));
+    let merge = ["merge", "--model", "user", "--adapter", "adapter", "--out", "merged"];
+    assert_eq!(place.run(&merge).code, 0);
+    let logits = |model: &str, more: &[&str]| -> Vec<f32> {
+        let fixed =
+            ["dump", "--model", model, "--image", "user/photo.png", "--prompt", "What is this?", "--out", "out"];
+        let ran = place.run(&[&fixed, more].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let file = fs::read(place.path().join("out")).unwrap();
+        let logits = safetensors::SafeTensors::deserialize(&file).unwrap();
+        let logits = logits.tensor("logits").unwrap();
+        logits.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let (plain, adapted) = (logits("user", &[]), logits("user", &["--adapter", "adapter"]));
+    let merged = logits("merged", &[]);
+    let far = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |far, (a, b)| far.max((a - b).abs()));
+    // The merged matrices were rounded to bf16 again.
+    assert!(
+        far(&adapted, &plain) > 10.0 * far(&adapted, &merged),
+        "{} {}",
+        far(&adapted, &plain),
+        far(&adapted, &merged)
+    );
+    let ran = place.run(&["dump", "--model", "user", "--ids", "1,2", "--adapter", "user", "--out", "out"]);
+    assert!(ran.code == 2 && ran.err.contains("lare_config.json"), "{}", ran.err);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bad_requests;
 mod dump;
 mod eval;
 mod folders;
+mod gguf;
 mod pages;
 mod report;
 mod support;

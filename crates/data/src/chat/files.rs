@@ -1,5 +1,6 @@
 //! The files of a model folder, each optional until somebody needs it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,21 @@ use super::error::ChatError;
 /// Longest file that is read: many times the largest published `tokenizer.json`.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// A folder with the files of one model.
+/// A folder with the files of one model, or a file that stands for one.
 pub struct Folder {
     path: PathBuf,
+    /// The files' texts, where they are all inside one file.
+    inside: Option<BTreeMap<&'static str, String>>,
 }
 
 impl Folder {
     pub fn new(path: &Path) -> Folder {
-        Folder { path: path.to_owned() }
+        Folder { path: path.to_owned(), inside: None }
+    }
+
+    /// Files that are all inside the file `path`, and their texts.
+    pub fn inside<const N: usize>(path: &Path, files: [(&'static str, String); N]) -> Folder {
+        Folder { path: path.to_owned(), inside: Some(files.into()) }
     }
 
     /// The folder as messages show it.
@@ -28,11 +36,17 @@ impl Folder {
 
     /// A file's name as messages show it.
     pub fn name(&self, file: &str) -> String {
-        self.path.join(file).display().to_string()
+        match &self.inside {
+            None => self.path.join(file).display().to_string(),
+            Some(_) => format!("{}, as {file}", self.path.display()),
+        }
     }
 
     /// A file's text; `None` where there is no such file.
     pub fn text(&self, file: &str) -> Result<Option<String>, ChatError> {
+        if let Some(inside) = &self.inside {
+            return Ok(inside.get(file).cloned());
+        }
         let failed = |source| ChatError::Read { name: self.name(file), source };
         let opened = match File::open(self.path.join(file)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -72,6 +86,11 @@ pub struct Object {
 }
 
 impl Object {
+    /// Fields of the file `name`.
+    pub fn of(name: String, fields: Map<String, Value>) -> Object {
+        Object { name, within: String::new(), fields, found: true }
+    }
+
     /// The file.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,13 +1,15 @@
 //! The tokenizer of a model folder, and decoding as ids come.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use tokenizers::tokenizer::{Model as _, Normalizer as _, PreTokenizedString, PreTokenizer as _};
 use tokenizers::{AddedToken, NormalizedString, OffsetReferential, OffsetType};
 
 use super::error::ChatError;
 use super::files::{Folder, Object, id, token_text};
+use super::gguf;
 use super::inert::{Piece, Tokens};
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -19,7 +21,7 @@ const REPLACEMENT: char = '\u{fffd}';
 /// The tokens that have a name in every tokenizer, which templates know as variables: `bos_token` and so on.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// The tokenizer of a Hugging Face model folder.
+/// The tokenizer of a Hugging Face model folder or GGUF file.
 #[derive(Clone)]
 pub struct FolderTokenizer {
     inner: tokenizers::Tokenizer,
@@ -35,6 +37,14 @@ pub struct FolderTokenizer {
 }
 
 impl FolderTokenizer {
+    /// The tokenizer in the metadata of the GGUF file `path`.
+    ///
+    /// # Errors
+    /// If a key is missing, of another type, or names a kind of tokenizer that is not known.
+    pub fn from_gguf(path: &Path, metadata: &Map<String, Json>) -> Result<FolderTokenizer, ChatError> {
+        FolderTokenizer::read(&gguf::folder(path, metadata)?)
+    }
+
     /// Reads `tokenizer.json`, and from `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` the
     /// tokens it lacks and the names of tokens. As in `transformers`, the last two files are asked only where
     /// `tokenizer_config.json` has no `added_tokens_decoder`. Truncation and padding the file may ask for are turned off.

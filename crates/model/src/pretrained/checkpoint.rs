@@ -2,6 +2,7 @@
 //!
 //! Matrices stay where they are in the file; norms, biases and convolutions, which are small, are copied as f32.
 
+use super::gguf::{Gguf, is_gguf};
 use crate::nn::{Part, Weight};
 use crate::weights::{Init, Source, nearest};
 use crate::{Error, Result};
@@ -72,6 +73,15 @@ fn unreadable(path: &Path, reason: impl ToString, hint: &str) -> Error {
     Error::Read { path: path.into(), reason: reason.to_string(), hint: hint.into() }
 }
 
+/// Adds a sample of a tensor's bytes to a fingerprint.
+pub(super) fn sample(hash: &mut Sha256, data: &[u8]) {
+    let last = data.len().saturating_sub(SAMPLE);
+    for sample in 0..SAMPLES {
+        let start = last / (SAMPLES - 1) * sample;
+        hash.update(&data[start..data.len().min(start + SAMPLE)]);
+    }
+}
+
 /// A tensor to be written.
 enum Written<'a> {
     /// As it lies in another file.
@@ -133,11 +143,14 @@ pub struct Listed {
     pub shape: Vec<usize>,
 }
 
-/// Every tensor of a folder, in order of their names.
+/// Every tensor of a folder or GGUF file, in order of their names.
 ///
 /// # Errors
-/// As [`Checkpoint::open`].
+/// As [`Checkpoint::open`] and [`Gguf::open`].
 pub fn listed(folder: &Path) -> Result<Vec<Listed>> {
+    if is_gguf(folder) {
+        return Ok(Gguf::open(folder)?.listed());
+    }
     let checkpoint = Checkpoint::open(folder, &AsStored, None, |_| false)?;
     let of = |entry: &Entry| Listed {
         name: entry.stored_as.clone(),
@@ -243,12 +256,7 @@ impl<'a> Checkpoint<'a> {
         let mut hash = Sha256::new();
         for (name, entry) in &self.entries {
             hash.update(format!("{name} {:?} {:?}\n", entry.dtype, entry.shape));
-            let data = &self.files[entry.file].1[entry.range.clone()];
-            let last = data.len().saturating_sub(SAMPLE);
-            for sample in 0..SAMPLES {
-                let start = last / (SAMPLES - 1) * sample;
-                hash.update(&data[start..data.len().min(start + SAMPLE)]);
-            }
+            sample(&mut hash, &self.files[entry.file].1[entry.range.clone()]);
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }

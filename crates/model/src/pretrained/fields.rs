@@ -42,13 +42,13 @@ impl<'a> Fields<'a> {
             file: self.file.into(),
             field: format!("{}{name}", self.path),
             expected: expected.into(),
-            got: self.find(name).map_or_else(|| "nothing".into(), Value::to_string),
+            got: self.find(name).map_or_else(|| "nothing".into(), shown),
             hint: hint.into(),
         }
     }
 
     fn need<T>(&self, name: &str, expected: &str, value: Option<T>) -> Result<T> {
-        value.ok_or_else(|| self.error(name, expected, "take config.json as it was published with these weights"))
+        value.ok_or_else(|| self.error(name, expected, "take it as it was published with these weights"))
     }
 
     /// A whole number.
@@ -101,6 +101,15 @@ impl<'a> Fields<'a> {
         self.need(name, "a list of whole numbers", all)
     }
 
+    /// Refuses a field that is neither absent nor a number of at most `most`.
+    pub fn at_most(&self, name: &str, most: u32, hint: &str) -> Result<()> {
+        match self.find(name) {
+            None => Ok(()),
+            Some(value) if value.as_f64().is_some_and(|n| n <= f64::from(most)) => Ok(()),
+            Some(_) => Err(self.error(name, &format!("at most {most}"), hint)),
+        }
+    }
+
     /// Refuses a field that is neither absent nor `expected`: something that is not computed here.
     pub fn must_be(&self, name: &str, expected: impl Into<Value>) -> Result<()> {
         let expected = expected.into();
@@ -111,6 +120,15 @@ impl<'a> Fields<'a> {
                 Err(self.error(name, &expected.to_string(), "this variant of the architecture is not supported"))
             }
         }
+    }
+}
+
+/// The beginning of a value: lists can have as many entries as a vocabulary.
+fn shown(value: &Value) -> String {
+    const LONGEST: usize = 80;
+    match value {
+        Value::Array(list) if list.len() > LONGEST => format!("a list of {}", list.len()),
+        other => other.to_string(),
     }
 }
 

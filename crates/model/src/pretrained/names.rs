@@ -3,7 +3,7 @@
 use super::checkpoint::Names;
 use crate::nn::Part;
 
-/// Families whose names follow one of three layouts.
+/// Families whose names follow one of these layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `model.layers..`, a language model alone.
@@ -12,6 +12,8 @@ pub enum Layout {
     Qwen,
     /// `model.text_model.layers..`, `model.vision_model..` and `model.connector..`.
     SmolVlm,
+    /// `blk..`, a language model in a GGUF file.
+    Gguf,
 }
 
 impl Layout {
@@ -20,6 +22,7 @@ impl Layout {
             Self::Text => "model.",
             Self::Qwen => "model.language_model.",
             Self::SmolVlm => "model.text_model.",
+            Self::Gguf => "",
         }
     }
 }
@@ -34,6 +37,18 @@ const IN_A_BLOCK: [(&str, &str); 8] = [
     ("feed_forward_norm", "post_attention_layernorm"),
     ("feed_forward.gate_up", "mlp.{}_proj"),
     ("feed_forward.down", "mlp.down_proj"),
+];
+
+/// The same in GGUF files.
+const IN_A_GGUF_BLOCK: [(&str, &str); 8] = [
+    ("attention_norm", "attn_norm"),
+    ("qkv", "attn_{}"),
+    ("query_norm", "attn_q_norm"),
+    ("key_norm", "attn_k_norm"),
+    ("output", "attn_output"),
+    ("feed_forward_norm", "ffn_norm"),
+    ("feed_forward.gate_up", "ffn_{}"),
+    ("feed_forward.down", "ffn_down"),
 ];
 
 /// Parts of the two packed matrices, which biases have as well.
@@ -67,7 +82,11 @@ impl Names for Layout {
             return vec![format!("model.{ours}")]; // a vision tower asks by the names of its family
         };
         let language = self.language();
+        let is_gguf = *self == Self::Gguf;
         match ours {
+            "embedding" if is_gguf => return vec!["token_embd.weight".into()],
+            "head.weight" if is_gguf => return vec!["output.weight".into()],
+            "norm.weight" if is_gguf => return vec!["output_norm.weight".into()],
             "embedding" => return vec![format!("{language}embed_tokens.weight")],
             "head.weight" => return vec!["lm_head.weight".into()],
             _ => {}
@@ -76,8 +95,9 @@ impl Names for Layout {
             return vec![format!("{language}{ours}")];
         };
         let (module, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
-        let theirs = IN_A_BLOCK.iter().find(|(own, _)| *own == module).map_or(module, |(_, theirs)| theirs);
-        let name = |theirs: &str| format!("{language}layers.{layer}.{theirs}.{kind}");
+        let (table, layers) = if is_gguf { (&IN_A_GGUF_BLOCK, "blk") } else { (&IN_A_BLOCK, "layers") };
+        let theirs = table.iter().find(|(own, _)| *own == module).map_or(module, |(_, theirs)| theirs);
+        let name = |theirs: &str| format!("{language}{layers}.{layer}.{theirs}.{kind}");
         match parts_of(module) {
             [] => vec![name(theirs)],
             parts => parts.iter().map(|part| name(&theirs.replace("{}", part))).collect(),
@@ -96,6 +116,9 @@ mod tests {
         assert_eq!(parts, ["q", "k", "v"].map(|p| format!("{layer}.{p}_proj.bias")));
         let parts = Layout::Text.of_ours("language.blocks.0.feed_forward.gate_up.weight", &[]);
         assert_eq!(parts, ["model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight"]);
+        let parts = Layout::Gguf.of_ours("language.blocks.3.qkv.weight", &[]);
+        assert_eq!(parts, ["q", "k", "v"].map(|p| format!("blk.3.attn_{p}.weight")));
+        assert_eq!(Layout::Gguf.of_ours("language.norm.weight", &[]), ["output_norm.weight"]);
     }
 
     #[test]

@@ -218,6 +218,28 @@ fn the_answer_s_gradient_reaches_what_was_added_through_a_frozen_model() {
 }
 
 #[test]
+fn the_nearest_words_are_those_of_a_search_through_the_whole_vocabulary() {
+    for folder in folders() {
+        let case = Case::open(&folder);
+        if case.model.fine().is_none() {
+            continue; // a language model alone
+        }
+        let model = refocused(&case, &settings(), &Weights::new("", 0));
+        let words = model.base.language.embedding().to_tensor(&candle_core::Device::Cpu).unwrap();
+        let (count, width) = words.dims2().unwrap();
+        let thoughts = super::weights::noise(3, 2 * width);
+        let thoughts = Tensor::from_vec(thoughts, (2, width), words.device()).unwrap();
+        let unit = |x: &Tensor| x.broadcast_div(&x.sqr().unwrap().sum_keepdim(1).unwrap().sqrt().unwrap()).unwrap();
+        let expected = unit(&thoughts).matmul(&unit(&words).t().unwrap()).unwrap();
+        for _ in 0..2 {
+            let got = model.nearest_words(&thoughts).unwrap();
+            assert_eq!(got.dims(), [2, count]);
+            assert!(far(&got, &expected) < 1e-5, "{}: {}", case.name, far(&got, &expected));
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_refocused_is_refused() {
     let (case, all) = cases().into_iter().next().unwrap();
     let model = refocused(&case, &settings(), &Weights::new("", 0));
