@@ -88,8 +88,8 @@ impl Expected {
             Reading::Several | Reading::Unclear => Outcome::Unparsed,
         };
         match self {
-            Self::Option { texts, right } => outcome(option(said, texts), *right),
-            Self::YesNo { yes } => outcome(yes_or_no(said), usize::from(*yes)),
+            Self::Option { texts, right } => outcome(option(concluded(said), texts), *right),
+            Self::YesNo { yes } => outcome(yes_or_no(concluded(said)), usize::from(*yes)),
             Self::Words { right, form } => {
                 let said = plain(said);
                 if said == plain(right) {
@@ -140,21 +140,68 @@ fn words(said: &str) -> Vec<&str> {
         .collect()
 }
 
+/// What follows a model's thinking, where it marks that as thinking; else all it said.
+fn concluded(said: &str) -> &str {
+    said.rsplit_once("</think>").map_or(said, |(_, answer)| answer)
+}
+
+/// What an answer is announced by, in lower case.
+const SIGNS: [&str; 13] = [
+    "answer is",
+    "answer:",
+    "answer**:",
+    "answer would be",
+    "answer should be",
+    "answer must be",
+    "correct option is",
+    "correct choice is",
+    "best option is",
+    "best choice is",
+    "final choice is",
+    "<answer>",
+    "\\boxed{",
+];
+
+/// What follows the last of the signs, up to the end of its tag.
+fn after_signs(said: &str) -> Option<&str> {
+    let lower = said.to_lowercase();
+    if lower.len() != said.len() {
+        return None; // places in one are not places in the other
+    }
+    let at = SIGNS.iter().filter_map(|sign| lower.rfind(sign).map(|at| at + sign.len())).max()?;
+    let rest = said.get(at..)?.split("</").next()?;
+    let mut rest = rest.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '*' | '$' | '"' | '`'));
+    for before in ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "option ", "Option ", "choice ", "letter "] {
+        rest = rest.strip_prefix(before).unwrap_or(rest);
+    }
+    Some(rest)
+}
+
 /// Words after which an option is not the one that is chosen.
 const NEGATIONS: [&str; 5] = ["not", "isn't", "isn’t", "except", "never"];
 
-/// Yes is 1. The first word decides; otherwise the only one of the two that occurs.
+/// Words that join what is named before to what is named after.
+const JOINTS: [&str; 5] = ["or", "and", "nor", "&", "+"];
+
+/// Yes is 1. What is announced decides, else the first word, else the only one of the two that occurs.
 fn yes_or_no(said: &str) -> Reading {
     let is = |word: &&str| match word.to_lowercase().as_str() {
         "yes" => Some(1),
         "no" => Some(0),
         _ => None,
     };
-    let words = words(said);
-    if let Some(first) = words.first().and_then(is) {
-        return Reading::Is(first);
-    }
-    only(words.iter().filter_map(is))
+    let first = |said: &str| {
+        let words = words(said);
+        let joined = words.get(1).is_some_and(|word| JOINTS.contains(&word.to_lowercase().as_str()));
+        match (words.first().and_then(is), words.get(2).and_then(is)) {
+            (Some(_), Some(_)) if joined => Reading::Several,
+            (Some(first), _) => Reading::Is(first),
+            _ => Reading::Unclear,
+        }
+    };
+    let readings =
+        [after_signs(said).map_or(Reading::Unclear, first), first(said), only(words(said).iter().filter_map(is))];
+    readings.into_iter().find(|reading| *reading != Reading::Unclear).unwrap_or(Reading::Unclear)
 }
 
 /// The only value that occurs.
@@ -166,10 +213,11 @@ fn only(mut all: impl Iterator<Item = usize>) -> Reading {
 }
 
 /// Which option an answer chooses: what it announces ("the answer is (C)"), else the letter it consists of or begins
-/// with, else the only option that it names by letter, else by text.
+/// with, else the text it begins with, else the only option that it names by letter, else by text.
 fn option(said: &str, texts: &[String]) -> Reading {
     let said = said.trim();
-    let readings = [announced(said, texts), leading(said, texts), lettered(said, texts), named(said, texts)];
+    let readings =
+        [announced(said, texts), leading(said, texts), begun(said, texts), lettered(said, texts), named(said, texts)];
     readings.into_iter().find(|reading| *reading != Reading::Unclear).unwrap_or(Reading::Unclear)
 }
 
@@ -185,26 +233,27 @@ fn option_of(word: &str, count: usize) -> Option<usize> {
     ((byte.is_ascii_uppercase() || marked) && index < count).then_some(index)
 }
 
-/// What follows the last "answer is", "answer:" or "\boxed", if it is an option.
+/// What an answer announces, if it is an option.
 fn announced(said: &str, texts: &[String]) -> Reading {
-    const SIGNS: [&str; 4] = ["answer is", "answer:", "answer**:", "\\boxed{"];
-    let lower = said.to_lowercase();
-    if lower.len() != said.len() {
-        return Reading::Unclear; // places in one are not places in the other
-    }
-    let at = SIGNS.iter().filter_map(|sign| lower.rfind(sign).map(|at| at + sign.len())).max();
-    let Some(rest) = at.and_then(|at| said.get(at..)) else {
+    let Some(rest) = after_signs(said) else {
         return Reading::Unclear;
     };
-    let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '*' | '$'));
-    let rest = rest.strip_prefix("option ").unwrap_or(rest);
-    match leading(rest, texts) {
-        Reading::Unclear => named(rest.lines().next().unwrap_or_default(), texts),
-        clear => clear,
+    let readings = [leading(rest, texts), bare(rest, texts), named(rest.lines().next().unwrap_or_default(), texts)];
+    readings.into_iter().find(|reading| *reading != Reading::Unclear).unwrap_or(Reading::Unclear)
+}
+
+/// A capital letter that something announced, and that goes on to a reason: `B because A is too light`.
+fn bare(rest: &str, texts: &[String]) -> Reading {
+    let all: Vec<&str> = rest.split_whitespace().collect();
+    match all.first().and_then(|first| option_of(first, texts.len())).filter(|_| !is_article(&all, 0)) {
+        Some(_) if goes_on_with_another(rest, texts.len()) => Reading::Several,
+        Some(index) => Reading::Is(index),
+        None => Reading::Unclear,
     }
 }
 
-/// An answer that is a letter, or begins with one that marks set apart: `B`, `B.`, `(b) a dog`, `**C**`, `A: red`.
+/// An answer that is a letter, has one for its first line, or begins with one that marks set apart: `B`, `B.`,
+/// `(b) a dog`, `**C**`, `A: red`.
 fn leading(said: &str, texts: &[String]) -> Reading {
     let Some(first) = said.split_whitespace().next() else {
         return Reading::Unclear;
@@ -212,28 +261,48 @@ fn leading(said: &str, texts: &[String]) -> Reading {
     let first = first
         .split_once(':')
         .map_or(first, |(letter, _)| if letter.is_empty() { first } else { &first[..=letter.len()] });
-    let all: Vec<&str> = said.split_whitespace().collect();
-    let alone = all.len() == 1;
-    let capital = if alone { first.to_ascii_uppercase() } else { first.to_owned() };
+    let of_line = |line: &str| {
+        let is_word = line.split_whitespace().count() == 1;
+        option_of(&line.trim().to_ascii_uppercase(), texts.len()).filter(|_| is_word)
+    };
+    let mut alone = said.lines().filter(|line| !line.trim().is_empty()).map(of_line);
+    if let Some(Some(index)) = alone.next() {
+        // A letter a line is a list of them.
+        return if alone.flatten().all(|other| other == index) { Reading::Is(index) } else { Reading::Several };
+    }
     // "A dog" begins with an article.
-    let apart = first.len() > 1 || alone;
-    match option_of(&capital, texts.len()).filter(|_| apart) {
-        Some(_) if goes_on_with_another(&all, texts.len()) => Reading::Several,
+    match option_of(first, texts.len()).filter(|_| first.len() > 1) {
+        Some(_) if goes_on_with_another(said, texts.len()) => Reading::Several,
         Some(index) => Reading::Is(index),
         None => Reading::Unclear,
     }
 }
 
+/// The option whose text an answer begins with, as a sentence of its own: "Red. The car is ...", "Yes, there is no car".
+fn begun(said: &str, texts: &[String]) -> Reading {
+    let said = said.trim_start_matches(|c: char| !c.is_alphanumeric() && !matches!(c, '-' | '+')).to_lowercase();
+    let is_begun = |text: &str| {
+        let is_yes_or_no = matches!(text, "yes" | "no");
+        let mut rest = said.strip_prefix(text).unwrap_or("x").chars();
+        // "red, blue" lists, and "3.5" is not 3.
+        let ends = |sign: char| matches!(sign, '.' | ';' | ':' | '*' | '\n') || (sign == ',' && is_yes_or_no);
+        rest.next().is_none_or(ends) && rest.next().is_none_or(|sign| !sign.is_alphanumeric())
+    };
+    let plain: Vec<String> = texts.iter().map(|text| plain(text)).collect();
+    let begun = (0..texts.len()).filter(|i| plain[*i].chars().count() > 1 && is_begun(&plain[*i]));
+    begun.max_by_key(|i| plain[*i].len()).map_or(Reading::Unclear, Reading::Is)
+}
+
 /// Whether an answer that begins with a letter joins another to it: "B, C", "(A) or (B)".
-fn goes_on_with_another(all: &[&str], count: usize) -> bool {
-    const JOINTS: [&str; 5] = ["or", "and", "nor", "&", "+"];
+fn goes_on_with_another(said: &str, count: usize) -> bool {
+    let all: Vec<&str> = said.split_whitespace().collect();
     let is_joint = |at: usize| all.get(at).is_some_and(|word| JOINTS.contains(&word.to_lowercase().as_str()));
     let next = 1 + usize::from(is_joint(1));
     let listed = all[0].trim_end_matches('*').ends_with([',', '/', '&']);
     // "B, A is too light" goes on about another letter, and does not choose it.
     let ends = || all[next].len() > 1 || all.len() == next + 1 || is_joint(next + 1);
     let is_letter = all.get(next).is_some_and(|word| option_of(word, count).is_some());
-    is_letter && !is_article(all, next) && (is_joint(1) || (listed && ends()))
+    is_letter && !is_article(&all, next) && (is_joint(1) || (listed && ends()))
 }
 
 /// Whether "A" or "I" at a place is a word and no letter: another follows that does not speak of letters, as in "A dog".
@@ -253,12 +322,14 @@ fn lettered(said: &str, texts: &[String]) -> Reading {
 }
 
 /// The only option whose text stands in the answer as whole words and is not denied; a text inside a longer one that also
-/// stands there does not count.
+/// stands there does not count, and neither does a text of one letter: "a" is a word of most answers.
 fn named(said: &str, texts: &[String]) -> Reading {
     let said = format!(" {} ", words(said).join(" ").to_lowercase());
     let text = |index: usize| format!(" {} ", words(&texts[index]).join(" ").to_lowercase());
     let is_denied = |text: &str| NEGATIONS.iter().any(|not| said.contains(&format!(" {not}{text}")));
-    let found: Vec<usize> = (0..texts.len()).filter(|i| text(*i).len() > 2 && said.contains(&text(*i))).collect();
+    let is_letter = |text: &str| matches!(text.trim().as_bytes(), [] | [b'a'..=b'z']);
+    let stands = |i: &usize| !is_letter(&text(*i)) && said.contains(&text(*i));
+    let found: Vec<usize> = (0..texts.len()).filter(stands).collect();
     let inside = |i: usize| found.iter().any(|j| text(*j).len() > text(i).len() && text(*j).contains(&text(i)));
     only(found.iter().copied().filter(|i| !inside(*i) && !is_denied(&text(*i))))
 }
@@ -324,6 +395,31 @@ mod tests {
             ("I cannot tell", Unparsed),
             ("blue", Unparsed),
             ("Both B and C are right", Unparsed),
+            // What users of evaluation harnesses report as read wrongly.
+            ("Answer: **B**", Correct),
+            ("Answer: $B", Correct),
+            ("ANSWER IS B. A is incorrect.", Correct),
+            ("I considered (A), but it is incorrect. Final answer: B.", Correct),
+            ("The correct answer is B. Here is why: option A is too light, option C is no colour.", Correct),
+            ("The correct answer is b.", Correct),
+            ("The correct option is **B**, since A is too light.", Correct),
+            ("The answer should be (B), not (A)", Correct),
+            ("<think>A looks right. Or C?</think>\n\nB", Correct),
+            ("<think>...</think><answer>B</answer>", Correct),
+            ("<answer>\n(B) dark red\n</answer>", Correct),
+            ("The final answer is $\\boxed{\\text{B}}$. A is too light.", Correct),
+            ("B\n\nExplanation: option A is too light, and C is no colour.", Correct),
+            ("**B**\n\nThe car is not red (A).", Correct),
+            ("Dark red. A red car would be lighter.", Correct),
+            ("So the energy \\boxed{\\langle H\\rangle}. **Answer: B**", Correct),
+            ("The answer is B</s>", Correct),
+            ("The answer is B because A is too light.", Correct),
+            ("The answer is A or B", Unparsed),
+            ("The answer is A dog on the grass", Wrong),
+            ("Answer: AB", Unparsed),
+            ("A\nB\nC\nD", Unparsed),
+            ("Answer: A ... actually, ANSWER: B", Correct),
+            ("Notice the bumper", Unparsed),
         ] {
             assert_eq!(expected.grade(said), outcome, "{said:?}");
         }
@@ -334,6 +430,24 @@ mod tests {
         let texts = ["-5", "5", "3 apples"].map(String::from).to_vec();
         let right = |said: &str, right: usize| Expected::Option { texts: texts.clone(), right }.grade(said) == Correct;
         assert!(right("-5", 0) && right("5", 1) && right("It is (-5).", 0) && right("- 3 apples", 2));
+        assert!(!right("5.5", 1) && right("5. There are five of them.", 1));
+    }
+
+    #[test]
+    fn options_that_are_words_of_most_answers_are_not_found_in_them() {
+        let of = |all: &[&str], right: usize, said: &str| {
+            let texts = all.iter().map(|text| (*text).to_owned()).collect();
+            Expected::Option { texts, right }.grade(said)
+        };
+        assert_eq!(of(&["m", "a"], 1, "It shows a dog"), Unparsed);
+        assert_eq!(of(&["yes", "no"], 0, "Yes, there is no dog."), Correct);
+        assert_eq!(of(&["yes", "no"], 0, "No. It is a cat."), Wrong);
+        // Ten options, as MMMU-Pro has them: "I" is a word.
+        let ten: Vec<String> = (1..=10).map(|n| format!("{n} apples")).collect();
+        let ten: Vec<&str> = ten.iter().map(String::as_str).collect();
+        assert_eq!(of(&ten, 2, "The answer is C because I counted them."), Correct);
+        assert_eq!(of(&ten, 2, "I would say C"), Correct);
+        assert_eq!(of(&ten, 8, "I am not sure"), Unparsed);
     }
 
     #[test]
@@ -347,7 +461,12 @@ mod tests {
             ("No", Wrong),
             ("no, there is no cat", Wrong),
             ("There is no cat in the picture.", Wrong),
-            ("Yes and no", Correct),
+            ("Yes, the photograph depicts a gravestone with a death notice.", Correct),
+            ("Answer: Yes. There is no doubt.", Correct),
+            ("There is no doubt that the answer is yes", Correct),
+            ("<think>No?</think><answer>Yes</answer>", Correct),
+            ("\\boxed{yes}", Correct),
+            ("Yes and no", Unparsed),
             ("It could be yes or no", Unparsed),
             ("A cat sits on a mat", Unparsed),
             ("nothing", Unparsed),

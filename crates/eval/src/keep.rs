@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `trace.json` | the record of the answer, with the true region of each look where it is known |
 //! | `picture.png` | the picture |
+//! | `thoughts.json` | the thought of each step, as many numbers as the model is wide, of mean square 1 |
 //! | `thought-K.png` | what the denoiser draws from the thought of step `K` |
 //! | `region-K.png` | the part of the picture that it should have drawn, as small |
 //!
@@ -30,6 +31,8 @@ use std::path::{Path, PathBuf};
 const TRACES: &str = "traces";
 /// The record.
 const TRACE: &str = "trace.json";
+/// The thoughts.
+const THOUGHTS: &str = "thoughts.json";
 /// The picture.
 const PICTURE: &str = "picture.png";
 
@@ -242,6 +245,9 @@ impl<'a> Keeper<'a> {
                 height: region.bottom - region.top,
             });
         }
+        let written = serde_json::to_vec(&thoughts);
+        let written = written.map_err(|e| Error::File { what: "write", path: folder.into(), reason: e.to_string() })?;
+        files.push((THOUGHTS.to_owned(), written));
         files.push((TRACE.to_owned(), trace.to_json()?.into_bytes()));
         Ok(files)
     }

@@ -22,6 +22,8 @@ pub struct Summary {
     pub causal: Vec<Effect>,
     /// The same by task.
     pub causal_by_task: Vec<(String, Vec<Effect>)>,
+    /// Interventions that were asked for and tried on no item: no answer has what they replace. They show nothing.
+    pub untried: Vec<Intervention>,
     /// Mean cosine similarity between thoughts of the same step about different questions of a task; 1 means that the
     /// thoughts do not depend on what was asked.
     pub likeness: Vec<f64>,
@@ -150,6 +152,20 @@ impl Effect {
 }
 
 impl Summary {
+    /// Whether every answer came without a latent step: then its accuracy is that of the plain model.
+    #[must_use]
+    pub fn never_thought(&self) -> bool {
+        self.all.thought == 0 && self.all.asked() > 0
+    }
+
+    /// A sentence about interventions that were tried on nothing; `None` where all were tried.
+    #[must_use]
+    pub fn says_untried(&self) -> Option<String> {
+        let names: Vec<&str> = self.untried.iter().map(|what| what.name()).collect();
+        (!names.is_empty())
+            .then(|| format!("tried on no question, since no answer has what is replaced: {}", names.join(", ")))
+    }
+
     /// `None` where there are no results.
     #[must_use]
     pub fn of(settings: &Settings, records: &[Record]) -> Option<Self> {
@@ -180,11 +196,14 @@ impl Summary {
             settings.interventions.iter().filter_map(effect).collect()
         };
         let group = |task: &&str| Some(((*task).to_owned(), Group::of(of(task).into_iter())?));
+        let causal = effects(None);
+        let is_untried = |what: &Intervention| causal.iter().all(|effect| effect.what != *what);
         Some(Self {
+            untried: settings.interventions.iter().copied().filter(is_untried).collect(),
             all: Group::of(records.iter())?,
             tasks: tasks.iter().filter_map(group).collect(),
             looks,
-            causal: effects(None),
+            causal,
             causal_by_task: tasks.iter().map(|task| ((*task).to_owned(), effects(Some(task)))).collect(),
             likeness: likeness(records),
         })
@@ -277,6 +296,23 @@ mod tests {
         let few = verdict(&(0..200).map(|i| record("read", 1, i < 100, (4..100).contains(&i))).collect::<Vec<_>>());
         assert!(few.contains("changes nothing that 200 items can show"), "{few}");
         assert!(Summary::of(&settings(), &[]).is_none());
+    }
+
+    #[test]
+    fn what_nothing_was_replaced_by_is_named_and_has_no_verdict() {
+        let mut records = vec![record("read", 1, true, false), record("read", 1, false, false)];
+        let interventions = vec![Intervention::Noise, Intervention::Shuffle];
+        let settings = Settings { interventions, ..settings() };
+        let found = Summary::of(&settings, &records).unwrap();
+        assert_eq!((found.causal.len(), &found.untried[..]), (1, &[Intervention::Shuffle][..]));
+        assert!(!found.never_thought());
+        assert!(found.says_untried().unwrap().ends_with("what is replaced: shuffle"));
+        for record in &mut records {
+            (record.replaced, record.usage) = (Vec::new(), Usage::default());
+        }
+        let found = Summary::of(&settings, &records).unwrap();
+        assert!(found.never_thought() && found.causal.is_empty());
+        assert_eq!(found.untried, settings.interventions);
     }
 
     #[test]

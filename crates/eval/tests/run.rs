@@ -211,7 +211,7 @@ fn the_first_right_and_the_first_other_answers_are_kept_however_a_run_came_about
         }
     }
     for item in &first {
-        for file in ["trace.json", "picture.png", "thought-1.png", "region-1.png"] {
+        for file in ["trace.json", "thoughts.json", "picture.png", "thought-1.png", "region-1.png"] {
             assert!(whole.contains_key(&format!("{}/{file}", item + 1)), "{item}: {:?}", whole.keys());
         }
     }
@@ -243,6 +243,13 @@ fn a_kept_trace_knows_the_regions_and_shows_its_own_picture() {
         let item = source.item(one.item).unwrap();
         assert_eq!(one.picture().unwrap(), *item.picture);
         let regions = item.rationale.unwrap().regions.len();
+        let thoughts = fs::read(one.folder.join("thoughts.json")).unwrap();
+        let thoughts: Vec<Vec<f32>> = serde_json::from_slice(&thoughts).unwrap();
+        assert_eq!(thoughts.len(), one.trace.steps.len());
+        for thought in &thoughts {
+            let mean_square = thought.iter().map(|x| x * x).sum::<f32>() / thought.len() as f32;
+            assert!(thought.len() == assistant.config().language.width && (mean_square - 1.0).abs() < 1e-3);
+        }
         for (place, step) in one.trace.steps.iter().enumerate() {
             assert_eq!(step.region.is_some(), place < regions);
             assert!(step.thought_picture.is_some() && one.thought(place).is_some());

@@ -1,6 +1,6 @@
 //! `lare eval`: a model on a part of the suite or on a benchmark, graded item by item, and whether its thoughts matter.
 
-use super::{Outcome, assistant};
+use super::{Outcome, assistant, counted};
 use crate::args::{Eval, StepCount};
 use crate::failure::Failure;
 use crate::messages::{Messages, Report};
@@ -77,11 +77,16 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
 
 /// Says what a reader of the numbers should know.
 fn warn(settings: &Settings, summary: &Summary, messages: &Messages) {
-    if summary.all.thought == 0 && summary.all.asked() > 0 && settings.steps != Some(0) {
+    if summary.never_thought() && settings.steps != Some(0) {
         messages.warning(
             "latent mode was never entered: the model stopped before its first step on every question. Its accuracy is that \
              of the plain model; `--steps N` makes it think",
         );
+    }
+    if let Some(untried) = summary.says_untried() {
+        let all =
+            if summary.causal.is_empty() { ". This run says nothing about what the thoughts are worth" } else { "" };
+        messages.warning(&format!("{untried}{all}"));
     }
     if summary.all.refused > 0 {
         let (refused, all) = (summary.all.refused, summary.all.items);
@@ -162,9 +167,9 @@ impl Report for Found<'_> {
         let names = summary.tasks.iter().map(|(task, _)| task.chars().count() + 1);
         let width = names.max().unwrap_or(0).max(12);
         let mut text = format!(
-            "{} ({hash}), {} questions, latent steps: {steps}{}\n\n{:<width$}{:>6}  {:<14}{:>7}{:>7}{:>11}{:>8}{:>10}\n",
+            "{} ({hash}), {}, latent steps: {steps}{}\n\n{:<width$}{:>6}  {:<14}{:>7}{:>7}{:>11}{:>8}{:>10}\n",
             self.settings.model,
-            summary.all.items,
+            counted(summary.all.items, "question"),
             if self.settings.bf16 { ", in bf16" } else { "" },
             "",
             "right",
@@ -196,6 +201,9 @@ impl Report for Found<'_> {
         for effect in &summary.causal {
             text += &format!("{}\n", effect.verdict());
         }
+        if let Some(untried) = summary.says_untried() {
+            text += &format!("{untried}\n");
+        }
         text
     }
 
@@ -221,6 +229,7 @@ impl Report for Found<'_> {
             "likeness": summary.likeness,
             "causal": summary.causal.iter().map(effect).collect::<Vec<_>>(),
             "causal_by_task": by_task,
+            "untried": summary.untried,
             "rules": self.rules,
         })
     }

@@ -206,12 +206,14 @@ impl Compared<'_> {
 
     fn difference(&self, found: &Difference) -> Value {
         let tasks = found.tasks.iter().map(|(task, gap)| json!({ "task": task, "gap": gap }));
+        let looks = found.looks.iter().map(|(task, looks, gap)| json!({ "task": task, "looks": looks, "gap": gap }));
         json!({
             "run": self.label(found.run),
             "to": self.label(found.to),
             "of": found.of,
             "all": found.all,
             "tasks": tasks.collect::<Vec<_>>(),
+            "looks": looks.collect::<Vec<_>>(),
         })
     }
 

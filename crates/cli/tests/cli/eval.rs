@@ -61,6 +61,53 @@ fn results_go_to_a_folder_of_their_settings() {
 }
 
 #[test]
+fn interventions_that_had_nothing_to_replace_are_no_evidence() {
+    let place = Place::new();
+    let asked = ["eval", "--tasks", "read", "--count", "2", "--steps"];
+    let none = place.run(&[&asked[..], &["0", "--replace", "zero,shuffle", "--out", "none"]].concat());
+    assert_eq!(none.code, 0);
+    assert!(none.err.contains("warning: tried on no question") && none.err.contains("says nothing"), "{}", none.err);
+    assert!(none.out.contains("what is replaced: zero, shuffle\n"), "{}", none.out);
+    let some = place.run(&[&asked[..], &["1", "--replace", "zero,shuffle", "--out", "some", "--json"]].concat());
+    assert!(some.err.contains("what is replaced: shuffle") && !some.err.contains("says nothing"), "{}", some.err);
+    assert_eq!(some.json()["untried"], serde_json::json!(["shuffle"]));
+    assert_eq!(place.run(&["report", "none", "--out", "made"]).code, 0);
+    let page = fs::read_to_string(place.path().join("made/report.html")).unwrap();
+    assert!(page.contains("Latent mode was never entered") && page.contains("what is replaced: zero, shuffle."));
+}
+
+/// Lines of results without their times, which differ from run to run.
+fn without_times(items: &str) -> Vec<Value> {
+    let timeless = |line: &str| {
+        let mut item: Value = serde_json::from_str(line).unwrap();
+        item["time_ms"].take();
+        item
+    };
+    items.lines().map(timeless).collect()
+}
+
+#[test]
+fn an_evaluation_that_was_killed_goes_on_to_the_same_results() {
+    let place = Place::new();
+    let asked = ["eval", "--tasks", "hop", "--count", "12", "--batch", "2", "--replace", "shuffle", "--out"];
+    assert_eq!(place.run(&[&asked[..], &["whole"]].concat()).code, 0);
+    let items = place.path().join("killed/items.jsonl");
+    let killed = [&asked[..], &["killed"]].concat();
+    let mut child = place.lare(&killed).spawn().unwrap();
+    wait_until(|| fs::read_to_string(&items).is_ok_and(|text| text.lines().count() >= 4));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done = fs::read_to_string(&items).unwrap();
+    // As a kill in the middle of a write leaves it.
+    fs::write(&items, &done[..done.len() - 9]).unwrap();
+    assert_eq!(place.run(&killed).code, 0);
+    let read = |folder: &str| fs::read_to_string(place.path().join(folder).join("items.jsonl")).unwrap();
+    assert_eq!(without_times(&read("killed")), without_times(&read("whole")));
+    let settings = |folder: &str| fs::read(place.path().join(folder).join("settings.json")).unwrap();
+    assert_eq!(settings("killed"), settings("whole"));
+}
+
+#[test]
 fn an_evaluation_in_bf16_says_so_and_keeps_apart_or_is_refused() {
     let place = Place::new();
     let asked = ["eval", "--tasks", "read", "--count", "6", "--out", "results"];

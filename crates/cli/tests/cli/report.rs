@@ -159,12 +159,38 @@ fn a_stopped_run_is_shown_with_a_warning() {
 /// Where a browser may be.
 const CHROMIUM: &str = "/usr/bin/chromium";
 
+/// Looks at `made/report.html` from outside, since a report has no script of its own: what of it has a size on the screen.
+const LOOKS_AT_IT: &str = r#"<!doctype html>
+<iframe src="made/report.html" width="400" height="900"></iframe>
+<pre id="found"></pre>
+<script>
+onload = () => {
+    const page = frames[0].document;
+    const seen = parts => [...page.querySelectorAll(parts)].filter(part => {
+        const { width, height } = part.getBoundingClientRect();
+        return width > 0 && height > 0;
+    }).length;
+    const { scrollWidth, clientWidth } = page.documentElement;
+    document.getElementById("found").textContent = JSON.stringify({
+        plots: seen("svg.plot"),
+        tables: seen("table"),
+        answers: seen("article"),
+        pictures: page.images.length,
+        broken: [...page.images].filter(picture => picture.naturalWidth === 0).length,
+        sideways: scrollWidth > clientWidth,
+        empty: [...page.querySelectorAll("svg.plot")].filter(plot => !plot.querySelector("circle, path, rect")).length,
+    });
+};
+</script>
+"#;
+
 /// What a browser makes of a page: its document when all is loaded, and what it wrote to the console.
 fn browsed(place: &Place, page: &Path) -> (String, Vec<String>) {
     let profile = format!("--user-data-dir={}", place.path().join("profile").display());
     let flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
     let mut command = Command::new(CHROMIUM);
     command.args(flags).arg(profile).args(["--enable-logging=stderr", "--window-size=400,900", "--dump-dom"]);
+    command.arg("--allow-file-access-from-files"); // so that one page may look at another
     let output = command.arg(format!("file://{}", page.display())).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let console = said.lines().filter(|line| line.contains(":CONSOLE")).map(str::to_owned).collect();
@@ -187,4 +213,15 @@ fn a_browser_shows_the_page_and_finds_nothing_wrong_with_it() {
     assert!(console.is_empty(), "{console:?}");
     assert_eq!(document.matches("<svg class=\"plot").count(), 6);
     assert!(document.contains("<article ") && document.trim_end().ends_with("</html>"));
+    place.file("outside.html", LOOKS_AT_IT.as_bytes());
+    let (document, console) = browsed(&place, &place.path().join("outside.html"));
+    assert!(console.is_empty(), "{console:?}");
+    let found = document.split("id=\"found\">").nth(1).and_then(|rest| rest.split("</pre>").next()).unwrap();
+    let found: Value = serde_json::from_str(found).unwrap();
+    let kept = folders(&place.path().join("one/traces")).len();
+    assert_eq!((&found["plots"], &found["empty"], &found["answers"]), (&6.into(), &0.into(), &kept.into()), "{found}");
+    assert!(found["tables"].as_u64() > Some(4), "{found}");
+    // The picture of each step's thought and the true one beside it, all of them drawn; and the page as wide as the screen.
+    assert!(found["pictures"].as_u64() >= Some(2 * kept as u64), "{found}");
+    assert_eq!((&found["broken"], &found["sideways"]), (&0.into(), &false.into()), "{found}");
 }

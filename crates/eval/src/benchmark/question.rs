@@ -88,7 +88,7 @@ impl LeftOut {
             Self::SeveralPictures => "with several pictures, of which the model takes one",
             Self::NoAnswer => "without a published answer",
             Self::OpenQuestion => "with an open question, which is not graded here",
-            Self::OtherOrder => "that repeat a question with its options in another order",
+            Self::OtherOrder => "with the question of another row and its options in another order",
         }
     }
 }

@@ -1,9 +1,13 @@
 //! What two runs can be held against each other for: the same questions, the same model.
 
 use super::run::Run;
-use crate::rules;
 use crate::stats::{Interval, Pairs};
+use crate::{Record, rules};
 use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The name of all tasks together.
+pub(super) const ALL: &str = "all";
 
 /// One run against the first of those that answered the same questions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,6 +23,8 @@ pub struct Difference {
     pub all: Gap,
     /// By task.
     pub tasks: Vec<(String, Gap)>,
+    /// By task and the number of looks its questions need, where that is known; `all` stands for all tasks together.
+    pub looks: Vec<(String, usize, Gap)>,
 }
 
 /// How much more of the same questions one run got right than another.
@@ -102,33 +108,53 @@ fn difference(runs: &[Run], run: usize, to: usize) -> Option<Difference> {
         to,
         of: if runs[run].settings.items.is_circular() { "questions" } else { "items" },
         all: Gap::of(own.iter().zip(&other).map(|(a, b)| (a.right, b.right)))?,
+        looks: tasks.iter().copied().map(Some).chain([None]).flat_map(|task| by_looks(&own, &other, task)).collect(),
         tasks: tasks.into_iter().filter_map(of_task).collect(),
     })
+}
+
+/// The difference by looks, of one task or of all.
+fn by_looks(own: &[Unit], other: &[Unit], task: Option<&str>) -> Vec<(String, usize, Gap)> {
+    let mut pairs: BTreeMap<usize, Vec<(bool, bool)>> = BTreeMap::new();
+    for (a, b) in own.iter().zip(other).filter(|(a, _)| task.is_none_or(|task| task == a.task)) {
+        if let Some(looks) = a.looks {
+            pairs.entry(looks).or_default().push((a.right, b.right));
+        }
+    }
+    let name = task.unwrap_or(ALL);
+    pairs.into_iter().filter_map(|(looks, pairs)| Some((name.to_owned(), looks, Gap::of(pairs.into_iter())?))).collect()
 }
 
 /// What is right or not as one.
 struct Unit<'a> {
     task: &'a str,
+    looks: Option<usize>,
     right: bool,
 }
 
 /// A run's items; in circular evaluation its questions, because the orders of one question are no independent items.
-fn units(run: &Run) -> Vec<Unit<'_>> {
+fn units<'a>(run: &'a Run) -> Vec<Unit<'a>> {
     let questions = rules::questions(&run.settings.items, &run.records);
-    questions.iter().map(|records| Unit { task: &records[0].task, right: rules::right_in_all(records) }).collect()
+    let unit = |records: &Vec<&'a Record>| {
+        let first = records[0];
+        Unit { task: &first.task, looks: first.looks, right: rules::right_in_all(records) }
+    };
+    questions.iter().map(unit).collect()
 }
 
-/// Places of the points that no other beats: cheaper and at least as right, or as cheap and more right. From left to
-/// right.
+/// Places of the points that no other beats: cheaper and at least as right, or as cheap and more right. Points at one place
+/// beat neither. From left to right.
 pub(super) fn front(points: &[(f64, f64)]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..points.len()).filter(|at| points[*at].0.is_finite()).collect();
     // Of equally cheap points, the best comes first.
     order.sort_by(|a, b| points[*a].0.total_cmp(&points[*b].0).then(points[*b].1.total_cmp(&points[*a].1)));
-    let mut best = f64::NEG_INFINITY;
+    let mut best = (f64::NAN, f64::NEG_INFINITY);
     order.retain(|at| {
-        let is_better = points[*at].1 > best;
-        best = best.max(points[*at].1);
-        is_better
+        let is_kept = points[*at].1 > best.1 || points[*at] == best;
+        if is_kept {
+            best = points[*at];
+        }
+        is_kept
     });
     order
 }
@@ -153,6 +179,12 @@ mod tests {
         let tasks: Vec<(&str, usize)> =
             found[0].tasks.iter().map(|(task, gap)| (task.as_str(), gap.pairs.all())).collect();
         assert_eq!(tasks, [("read", 20), ("hop", 20)]);
+        let looks: Vec<(&str, usize, usize)> =
+            found[0].looks.iter().map(|(task, looks, gap)| (task.as_str(), *looks, gap.pairs.all())).collect();
+        assert_eq!(
+            looks,
+            [("read", 1, 20), ("hop", 2, 10), ("hop", 3, 10), ("all", 1, 20), ("all", 2, 10), ("all", 3, 10)]
+        );
     }
 
     #[test]
@@ -203,7 +235,7 @@ mod tests {
     fn the_front_is_what_nothing_beats() {
         let points = [(3.0, 0.5), (1.0, 0.2), (2.0, 0.6), (2.0, 0.4), (4.0, 0.6), (5.0, 0.7)];
         assert_eq!(front(&points), [1, 2, 5]);
-        assert_eq!(front(&[(1.0, 0.3), (1.0, 0.3)]), [0]);
+        assert_eq!(front(&[(1.0, 0.3), (2.0, 0.3), (1.0, 0.3), (1.0, 0.2)]), [0, 2]);
         assert_eq!(front(&[(f64::NAN, 0.9), (1.0, 0.3)]), [1]);
         assert!(front(&[]).is_empty());
     }

@@ -119,11 +119,17 @@ fn figure_and_table(
     if known.is_empty() {
         return Vec::new();
     }
-    let mut drawn = figure(&known[..known.len().min(LOOKS)]);
+    let mut drawn = figure(&told_apart(&known[..known.len().min(LOOKS)]));
     if known.len() > LOOKS {
         drawn.caption += &format!(" Drawn are the first {LOOKS} runs; the table has all.");
     }
     vec![Part::Figures(vec![drawn]), Part::Table(table(&report.runs))]
+}
+
+/// Runs whose numbers are past the last look take one that no other of these runs has.
+fn told_apart<'a>(known: &[(usize, &'a Run)]) -> Vec<(usize, &'a Run)> {
+    let mut free = (0..LOOKS).filter(|look| known.iter().all(|(own, _)| own != look));
+    known.iter().map(|(own, run)| (if *own < LOOKS { *own } else { free.next().unwrap_or(*own) }, *run)).collect()
 }
 
 /// Which line is whose; nothing to tell apart of one.
@@ -150,4 +156,19 @@ fn tasks(runs: &[Run]) -> Vec<&str> {
         }
     }
     tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::made;
+
+    #[test]
+    fn no_two_lines_of_a_figure_look_alike() {
+        let run = made::run(8, 2);
+        // Run 1 has nothing to draw, and so a later one is drawn.
+        let known: Vec<(usize, &Run)> = [0, 2, 3, 4, 5].map(|number| (number, &run)).to_vec();
+        let looks: Vec<usize> = told_apart(&known).iter().map(|(look, _)| *look).collect();
+        assert_eq!(looks, [0, 2, 3, 4, 1]);
+    }
 }

@@ -27,7 +27,7 @@ const GROUP: [&str; 16] = [
     "time_ms",
     "thought",
 ];
-/// Columns of a difference, for the rows of whole tasks.
+/// Columns of a difference.
 const GAP: [&str; 6] = ["against", "paired", "difference", "difference_low", "difference_high", "p"];
 /// Columns of an intervention.
 const EFFECT: [&str; 10] =
@@ -45,6 +45,10 @@ pub(super) fn results(report: &Report) -> String {
             let of = |gaps: &'_ Difference| gaps.tasks.iter().find(|(name, _)| name == task).map(|(_, gap)| *gap);
             gaps.and_then(of)
         };
+        let of_looks = |task: &str, looks: usize| {
+            let is_it = |(name, number, _): &&(String, usize, Gap)| (name.as_str(), *number) == (task, looks);
+            gaps.and_then(|gaps| gaps.looks.iter().find(is_it)).map(|(.., gap)| *gap)
+        };
         let summary = &run.summary;
         let mut add = |task: &str, looks: Option<usize>, group: &Group, gap: Option<&Gap>| {
             text += &line(named(run).into_iter().chain(group_cells(task, looks, group)).chain(against(gap)));
@@ -54,7 +58,7 @@ pub(super) fn results(report: &Report) -> String {
             add(task, None, group, of_task(task).as_ref());
         }
         for (task, looks, group) in &summary.looks {
-            add(task, Some(*looks), group, None);
+            add(task, Some(*looks), group, of_looks(task, *looks).as_ref());
         }
     }
     text

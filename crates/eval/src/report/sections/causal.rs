@@ -17,6 +17,8 @@ pub(super) fn section(report: &Report) -> Section {
     for run in tried {
         parts.extend([Part::Table(table(run)), Part::Table(by_task(run))]);
     }
+    let untried = report.runs.iter().filter_map(|run| Some((run, run.summary.says_untried()?)));
+    parts.extend(untried.map(|(run, says)| Part::Says(format!("{}: {says}.", run.label))));
     Section { id: "causal", title: "Do the thoughts matter?", parts }
 }
 

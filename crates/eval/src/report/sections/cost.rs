@@ -90,13 +90,15 @@ fn table(runs: &[Run]) -> Table {
         let means = [all.latent_steps, all.text_tokens, all.inference_tokens, all.processed_positions];
         let means = means.map(|mean| Cell::of(fixed(mean, 2)));
         let nothing_beats = if on_front.is_empty() { NONE.to_owned() } else { on_front.join(", ") };
-        let named = [Cell::of(&run.label), share(&run.right().0)];
+        let entered = all.thought as f64 / all.asked().max(1) as f64;
+        let named = [Cell::of(&run.label), share(&run.right().0), Cell::of(percent(entered))];
         Row::of(named.into_iter().chain(means).chain([Cell::of(nothing_beats)]).collect())
     };
-    let numbers = ["right, %", "latent steps", "text tokens", "inference tokens", "processed positions"];
+    let numbers =
+        ["right, %", "with a latent step, %", "latent steps", "text tokens", "inference tokens", "processed positions"];
     let columns = [Column::words("run")].into_iter().chain(numbers.map(Column::numbers));
     Table {
-        caption: "Means of a question. Inference tokens are text tokens, latent steps and appended visual tokens together; processed positions are all that the language model computed, the prompt among them. The front is that of runs on the same questions.".to_owned(),
+        caption: "Means of a question. Inference tokens are text tokens, latent steps and appended visual tokens together; processed positions are all that the language model computed, the prompt among them. With a latent step: the share of the answers that entered latent mode. The front is that of runs on the same questions.".to_owned(),
         columns: columns.chain([Column::words("on the front of")]).collect(),
         rows: runs.iter().zip(&on_front).map(row).collect(),
     }

@@ -1,16 +1,19 @@
 //! Share right by how many looks a question needs.
 
-use super::{Figure, Section, columns, figure_and_table, keys, share, tasks};
+use super::results::gap_cell;
+use super::{Figure, Part, Section, columns, figure_and_table, keys, share, tasks};
 use crate::report::axis::{Axis, Limits};
+use crate::report::compare::{ALL, Gap};
 use crate::report::number::{NONE, counted, in_percent, percent, range};
 use crate::report::plot::{Plot, Point, Series, Spread};
 use crate::report::table::{Cell, Column, Row, Table};
-use crate::report::{Report, Run};
+use crate::report::{Difference, Report, Run};
 use crate::stats::{Interval, wilson};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn section(report: &Report) -> Section {
-    let parts = figure_and_table(report, |run| !run.summary.looks.is_empty(), figure, table);
+    let mut parts = figure_and_table(report, |run| !run.summary.looks.is_empty(), figure, table);
+    parts.extend(differences(report).map(Part::Table));
     Section { id: "looks", title: "Accuracy by the looks a question needs", parts }
 }
 
@@ -70,6 +73,27 @@ fn table(runs: &[Run]) -> Table {
         columns: named.into_iter().chain(columns(runs)).collect(),
         rows,
     }
+}
+
+/// How runs differ over all tasks, by looks; nothing where no two runs can be paired.
+fn differences(report: &Report) -> Option<Table> {
+    let of = |difference: &Difference| -> BTreeMap<usize, Gap> {
+        difference.looks.iter().filter(|(task, ..)| task == ALL).map(|(_, looks, gap)| (*looks, *gap)).collect()
+    };
+    let found: Vec<(&Difference, BTreeMap<usize, Gap>)> =
+        report.differences.iter().map(|difference| (difference, of(difference))).collect();
+    let looks: BTreeSet<usize> = found.iter().flat_map(|(_, by_looks)| by_looks.keys()).copied().collect();
+    let row = |(difference, by_looks): &(&Difference, BTreeMap<usize, Gap>)| {
+        let label = |run: usize| &report.runs[run].label;
+        let named = Cell::of(format!("{} − {}", label(difference.run), label(difference.to)));
+        Row::of([named].into_iter().chain(looks.iter().map(|looks| gap_cell(by_looks.get(looks)))).collect())
+    };
+    let numbers = looks.iter().map(|looks| Column::numbers(counted(*looks, "look")));
+    (!looks.is_empty()).then(|| Table {
+        caption: "Difference in points by the looks a question needs, over all tasks, paired as above.".to_owned(),
+        columns: [Column::words("runs")].into_iter().chain(numbers).collect(),
+        rows: found.iter().map(row).collect(),
+    })
 }
 
 /// A row for each number of looks that any run has.

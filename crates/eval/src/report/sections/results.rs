@@ -21,6 +21,15 @@ pub(super) fn section(report: &Report) -> Section {
         parts.push(Part::Says("No two runs answered the same questions, so none can be paired.".to_owned()));
     }
     parts.extend([circular(runs), yes_no(runs), pairs(runs)].into_iter().flatten().map(Part::Table));
+    let plain: Vec<&str> =
+        runs.iter().filter(|run| run.summary.never_thought()).map(|run| run.label.as_str()).collect();
+    if !plain.is_empty() {
+        let says = format!(
+            "Latent mode was never entered: no answer took a latent step, so this is the accuracy of the plain model ({}).",
+            plain.join(", ")
+        );
+        parts.insert(0, Part::Says(says));
+    }
     Section { id: "results", title: "Results", parts }
 }
 
@@ -77,20 +86,14 @@ fn caption(runs: &[Run]) -> String {
 fn differences(report: &Report) -> Table {
     let all = &report.differences;
     let label = |run: usize| &report.runs[run].label;
-    let cell = |gap: Option<&Gap>| match gap {
-        Some(gap) => Cell::of(points(gap.by.value))
-            .note(format!("{} p {}", points_range(&gap.by), equals(&p(gap.p))))
-            .strong(gap.is_sure()),
-        None => Cell::of(NONE),
-    };
     let tasks = tasks(&report.runs);
     let of_task = |difference: &Difference, task: &str| {
-        cell(difference.tasks.iter().find(|(name, _)| name == task).map(|(_, gap)| gap))
+        gap_cell(difference.tasks.iter().find(|(name, _)| name == task).map(|(_, gap)| gap))
     };
     let row = |difference: &Difference| {
         let named = Cell::of(format!("{} − {}", label(difference.run), label(difference.to)));
         let of_tasks = tasks.iter().map(|task| of_task(difference, task));
-        Row::of([named, cell(Some(&difference.all))].into_iter().chain(of_tasks).collect())
+        Row::of([named, gap_cell(Some(&difference.all))].into_iter().chain(of_tasks).collect())
     };
     let rows = all.iter().map(row).collect();
     let numbers = ["all"].into_iter().chain(tasks.iter().copied()).map(Column::numbers);
@@ -104,6 +107,16 @@ fn differences(report: &Report) -> Table {
         "Difference in points on the same questions, with Newcombe's 95 % interval for pairs and McNemar's exact p; bold where the interval leaves zero out and p is below 0.05.{circular}"
     );
     Table { caption, columns, rows }
+}
+
+/// A difference in points with its interval and p.
+pub(super) fn gap_cell(gap: Option<&Gap>) -> Cell {
+    match gap {
+        Some(gap) => Cell::of(points(gap.by.value))
+            .note(format!("{} p {}", points_range(&gap.by), equals(&p(gap.p))))
+            .strong(gap.is_sure()),
+        None => Cell::of(NONE),
+    }
 }
 
 /// `= 0.012`, or `< 0.001` as it is.
