@@ -8,8 +8,8 @@ use crate::look::LookReport;
 use crate::options::Options;
 use crate::session::{self, Batch, Event, Finish, Question};
 use crate::{Error, Result};
-use lare_data::Picture;
 use lare_data::chat::{Content, Message, Part, Role};
+use lare_data::{Picture, prepare};
 use lare_trace::{Grid, Usage};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
@@ -85,6 +85,8 @@ pub enum Update {
     Look {
         /// What it saw and thought.
         look: Box<LookReport>,
+        /// How the cells of each picture lie on the original; the look's scores count through all of them.
+        grids: Arc<[Grid]>,
         /// The picture drawn from the thought, where it was asked for.
         drawing: Option<Picture>,
     },
@@ -168,6 +170,19 @@ impl Drop for Ticket {
     }
 }
 
+/// What an engine's model can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The model's own name.
+    pub name: String,
+    /// Most latent steps; 0 for a model that answers in text alone.
+    pub max_steps: usize,
+    /// Most pictures of one request, under this engine's limits.
+    pub pictures: usize,
+    /// Whether it can draw its thoughts.
+    pub can_draw: bool,
+}
+
 /// How an engine stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
@@ -234,6 +249,14 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What its model can do.
+    #[must_use]
+    pub fn about(&self) -> About {
+        let max_steps = self.assistant.config().refocus.max_steps;
+        let pictures = self.limits.pictures.min(1);
+        About { name: self.assistant.name().to_owned(), max_steps, pictures, can_draw: true }
     }
 
     /// How many wait and run.
@@ -307,17 +330,30 @@ fn work(assistant: &Assistant, queue: &Receiver<Job>, counters: &Counters) {
     }
 }
 
+/// What was computed without thoughts, what looks appended and what was said; the last token is chosen and never fed.
+fn prompt_positions(usage: &Usage) -> usize {
+    (usage.processed_positions + 1)
+        .saturating_sub(usage.text_tokens + usage.latent_steps + usage.appended_visual_tokens)
+}
+
 fn one(assistant: &Assistant, job: &mut Job) -> Result<Answered> {
     let begun = Instant::now();
     let text = question(&job.request).unwrap_or_default(); // checked when it was accepted
     let pictures: Vec<&Picture> = job.request.pictures.iter().map(AsRef::as_ref).collect();
     let question = Question::new(0, &text, job.request.options);
     let mut first = None;
+    let vision = &assistant.config().vision;
+    let grid = |picture: &&Picture| {
+        session::grid(assistant.config(), picture, &prepare(picture, vision.cell_px, vision.max_cells))
+    };
+    let grids: Arc<[Grid]> = pictures.iter().map(grid).collect();
     let (sink, accepted) = (&mut job.sink, job.accepted);
     let batch = Batch { pictures: &pictures, questions: &[question] };
     let answers = session::answer(assistant, &batch, &mut |event| {
         match event {
-            Event::Looked { look, .. } => sink(Update::Look { look: Box::new(look.clone()), drawing: None }),
+            Event::Looked { look, .. } => {
+                sink(Update::Look { look: Box::new(look.clone()), grids: grids.clone(), drawing: None })
+            }
             Event::Token { text, .. } => {
                 first.get_or_insert_with(|| accepted.elapsed());
                 sink(Update::Text(text.into()))
@@ -328,7 +364,7 @@ fn one(assistant: &Assistant, job: &mut Job) -> Result<Answered> {
     let total = accepted.elapsed();
     let answer = answers.into_iter().next().ok_or(Error::EmptyQuestion { number: 1, got: text.clone() })?;
     Ok(Answered {
-        prompt_tokens: answer.usage.processed_positions.saturating_sub(answer.usage.text_tokens),
+        prompt_tokens: prompt_positions(&answer.usage),
         text: answer.text,
         finish: answer.finish,
         stopped: false,

@@ -35,7 +35,10 @@ pub mod session;
 
 pub use candle_core::{Device, Tensor};
 pub use error::{Error, Result};
+pub use lare_data::export::png;
+pub use lare_data::{Picture, chat, image};
 pub use lare_model::{Adapter, Format};
+pub use lare_trace::{Grid, Usage, Word};
 pub use load::{Assistant, Files};
 pub use look::LookReport;
 pub use options::{Options, Steps};

@@ -332,7 +332,7 @@ fn positions(config: &Config) -> usize {
 }
 
 /// The cells as they lie on the original picture. Resizing rounds to whole pixels, so each axis has its own scale.
-fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
+pub(crate) fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
     let cell = |original: usize, inner: usize| (config.vision.cell_px * original) as f32 / inner.max(1) as f32;
     Grid {
         rows: prepared.rows,
