@@ -52,7 +52,7 @@ function showWhere() {
 
 function showRest() {
   view.showTests(state.entry, state.run, { busy: state.busy !== null, onTry: tryTest });
-  view.showCost(state.entry, state.run, state.entry?.model.lare?.text_reasoning_tokens);
+  view.showCost(state.run, state.entry?.model.lare?.text_reasoning_tokens);
 }
 
 function showBusy() {
@@ -256,20 +256,40 @@ function need(what, hint, place) {
   place.focus();
 }
 
+/** The run of a test, unless it ended before its answer did. */
+function madeRun(entry, test) {
+  return entry.runs.find(({ intervention, status }) => intervention === test.name && (status === "done" || status === "asking"));
+}
+
 /** Shows a test that was made, or makes it. */
 async function tryTest(test) {
   const { entry } = state;
-  const made = entry.runs.find(({ intervention, status }) => intervention === test.name && (status === "done" || status === "asking"));
+  const made = test.name === null ? entry.runs[0] : madeRun(entry, test);
   if (made) {
     show(made);
     return showAll();
   }
-  if (state.busy) return;
+  if (!state.busy) await makeTest(entry, test, true);
+}
+
+/** Asks again with something in the place of the thoughts; gives the run. */
+async function makeTest(entry, test, shows) {
   clearTrouble();
   const run = freshRun(test.name);
   entry.runs = [...entry.runs.filter(({ intervention }) => intervention !== test.name), run];
-  show(run);
+  if (shows) show(run);
   await answer(entry, run);
+  return run;
+}
+
+/** All tests that are left, one after another, until one fails or is stopped. */
+async function tryAll() {
+  const { entry } = state;
+  for (const test of view.TESTS.slice(1)) {
+    if (madeRun(entry, test) || entry.runs[0].looks.length < (test.least ?? 1)) continue;
+    const run = await makeTest(entry, test, false);
+    if (run.status !== "done") return;
+  }
 }
 
 /** Asks again what failed, from the start. */
@@ -303,7 +323,7 @@ async function answer(entry, run, waits = 0) {
   run.totalMs = performance.now() - started;
   state.busy = null;
   showBusy();
-  if (run === state.run || run.status === "failed") concluded(entry, run, waits);
+  concluded(entry, run, waits);
   showAll();
 }
 
@@ -462,6 +482,7 @@ function listen() {
     askNow();
   });
   on("question", "input", ({ target }) => fit(target));
+  window.addEventListener("resize", () => fit(find("question")));
   on("stop", "click", stop);
   on("steps", "change", showSettings);
   on("threshold", "input", showSettings);
@@ -482,6 +503,7 @@ function listen() {
   });
   on("place", "input", ({ target }) => pick(Number(target.value) - 1));
   on("plain", "change", ({ target }) => find("frame").classList.toggle("plain", target.checked));
+  on("try-all", "click", tryAll);
   on("download", "click", download);
   on("key-cancel", "click", () => find("key-dialog").close(""));
   document.addEventListener("keydown", keyDown);

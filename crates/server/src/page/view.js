@@ -7,12 +7,12 @@ export const find = (id) => document.getElementById(id);
 
 /** What can stand in the place of a run's own thoughts: the server's name for it, and words for it. */
 export const TESTS = [
-  { name: null, row: "its own thoughts", kind: "With its own thoughts" },
-  { name: "noise", row: "noise as strong as they are", kind: "With noise for its thoughts" },
-  { name: "zero", row: "zeros", kind: "With zeros for its thoughts" },
-  { name: "repeat-first", row: "the first, again and again", kind: "With its first thought repeated", least: 2 },
-  { name: "markers-only", row: "none at all", kind: "Without thoughts" },
-  { name: "random-patches", row: "its own, of random patches", kind: "Reading random patches" },
+  { name: null, by: "nothing", kind: "With its own thoughts" },
+  { name: "noise", by: "noise", kind: "With noise for its thoughts", means: "Gaussian noise as strong as its own thoughts" },
+  { name: "zero", by: "zeros", kind: "With zeros for its thoughts", means: "thoughts that hold nothing" },
+  { name: "repeat-first", by: "the first, repeated", kind: "With its first thought repeated", means: "the first thought in the place of all others", least: 2 },
+  { name: "markers-only", by: "none at all", kind: "Without thoughts", means: "it answers at once" },
+  { name: "random-patches", by: "random patches", kind: "Reading random patches", means: "its own thoughts, of patches drawn at random" },
 ];
 
 const FLOW_MS = 260;
@@ -134,10 +134,8 @@ export function showNotes(run, picture, place, threshold) {
   if (!look) return;
   find("look-title").textContent = `Look ${place + 1} of ${run.looks.length}`;
   find("look-time").textContent = Number.isFinite(look.time_ms) ? duration(look.time_ms) : "";
-  const body = find("look-body");
-  body.replaceChildren();
-  if (look.drawing || look.chosen.length > 0) body.append(pair(look, picture, place));
-  body.append(...words("Names", look.named), ...words("Nearest words", look.nearest), numbers(run, place, threshold));
+  const held = element("div", {}, ...words("Names", look.named), ...words("Nearest words", look.nearest));
+  find("look-body").replaceChildren(element("div", { class: "holds" }, pair(look, picture, place), held), numbers(run, place, threshold));
 }
 
 function words(title, list) {
@@ -207,7 +205,7 @@ export function showAnswer(entry, run) {
   verdict.hidden = run === own || run.status !== "done";
   verdict.textContent = sameAnswer(run.text, own.text) ? "The answer survives." : "The answer does not survive.";
   showFacts(entry, run);
-  find("download").hidden = run.status === "asking";
+  find("download").hidden = run.status === "asking" || (run.looks.length === 0 && run.text === "");
 }
 
 function waiting(run) {
@@ -216,13 +214,13 @@ function waiting(run) {
 }
 
 function showFacts(entry, run) {
-  const facts = [[String(run.looks.length), run.looks.length === 1 ? "look" : "looks"]];
+  const facts = run.status === "failed" && run.looks.length === 0 ? [] : [[String(run.looks.length), run.looks.length === 1 ? "look" : "looks"]];
   const used = run.usage;
   if (used) {
     const said = textTokens(used);
     facts.push([String(said), said === 1 ? "text token" : "text tokens"]);
   }
-  if (run.totalMs) facts.push([duration(run.totalMs), ""]);
+  if (run.status === "done") facts.push([duration(run.totalMs), ""]);
   const items = facts.map(([value, noun]) => element("li", {}, element("b", {}, value), noun ? ` ${noun}` : ""));
   if (run.status === "stopped") items.push(element("li", { class: "note" }, "Stopped; what came is kept."));
   if (run.status === "failed") items.push(element("li", { class: "note" }, "Not complete."));
@@ -238,46 +236,48 @@ function textTokens(used) {
   return used.completion_tokens - latentSteps(used);
 }
 
-/** The rows of the causal test, made once for each entry and changed in place, so that focus stays where it is. */
+/** The causal test, a button for each replacement; made once and changed in place, so that focus stays where it is. */
 export function showTests(entry, shown, { busy, onTry }) {
+  const answered = ["asking", "done"].includes(entry?.runs[0].status);
+  find("tests").hidden = !answered || !(entry.model.lare?.max_steps > 0);
+  const list = find("tests-list");
+  if (list.children.length === 0) list.append(...TESTS.map((test) => testItem(test, onTry)));
   const own = entry?.runs[0];
-  const ready = own?.status === "done" && own.looks.length > 0;
-  find("tests-intro").textContent = own?.status === "done" && own.looks.length === 0
-    ? "The plain model answered without a look: there are no thoughts to replace."
-    : "Ask again with as many looks, and something else in their place.";
-  const rows = find("tests-rows");
-  if (rows.children.length === 0) rows.append(...TESTS.map((test) => testRow(test, onTry)));
-  TESTS.forEach((test, at) => fillTest(rows.children[at], test, { entry, shown, ready, busy }));
+  const tries = TESTS.map((test, at) => fillTest(list.children[at].firstChild, test, { entry, shown, busy }));
+  const judged = tries.filter((outcome) => outcome === "same" || outcome === "changed");
+  const changed = judged.filter((outcome) => outcome === "changed").length;
+  find("try-all").disabled = busy || !tries.includes("open");
+  find("tests-sum").textContent = own?.status === "done" && own.looks.length === 0
+    ? "It answered without a look: there are no thoughts to replace."
+    : judged.length > 0 ? `The answer changed in ${changed} of ${judged.length}.` : "Each is asked again, with the same number of looks.";
 }
 
-function testRow(test, onTry) {
-  const button = element("button", { type: "button" });
+function testItem(test, onTry) {
+  const button = element("button", { type: "button", title: test.means ?? null }, element("span", { class: "kind" }, test.by), element("span", { class: "outcome" }));
   button.addEventListener("click", () => onTry(test));
-  return element("tr", {}, element("th", { scope: "row" }, test.row), element("td", { class: "words-said" }), element("td", { class: "compared" }), element("td", {}, button));
+  return element("li", {}, button);
 }
 
-function fillTest(row, test, { entry, shown, ready, busy }) {
+/** Fills one button; tells whether the test is "open", "closed", or how the answer came out of it. */
+function fillTest(button, test, { entry, shown, busy }) {
   const own = entry?.runs[0];
   const run = entry?.runs.find(({ intervention }) => intervention === test.name);
-  const [, said, compared, action] = row.children;
-  row.setAttribute("aria-current", String(Boolean(run) && run === shown));
-  said.textContent = run ? run.text.trim() || (run.status === "asking" ? "…" : "–") : "";
-  const judged = run && run !== own && run.status === "done";
-  const same = judged && sameAnswer(run.text, own.text);
-  compared.textContent = judged ? (same ? "same" : "changed") : "";
-  compared.classList.toggle("changed", Boolean(judged && !same));
-  const button = action.firstChild;
-  const tooFew = (test.least ?? 1) > (own?.looks.length ?? 0);
-  button.textContent = run && run.status !== "failed" && run.status !== "stopped" ? "Show" : "Try";
-  button.disabled = run ? run === shown || (busy && button.textContent === "Try") : !ready || busy || tooFew;
-  button.title = !run && ready && tooFew ? `Needs at least ${test.least} looks` : "";
-  button.setAttribute("aria-label", `${button.textContent}: ${test.row}`);
+  const kept = run?.status === "done" || run?.status === "asking";
+  const possible = own?.status === "done" && own.looks.length >= (test.least ?? 1);
+  button.setAttribute("aria-pressed", String(Boolean(run) && run === shown));
+  button.disabled = run === own ? !run : !kept && (busy || !possible);
+  const outcome = run === own || run?.status !== "done" ? null : sameAnswer(run.text, own.text) ? "same" : "changed";
+  const words = [];
+  if (kept) words.push(element("b", {}, run.text.trim() || (run.status === "asking" ? "…" : "–")));
+  if (outcome) words.push(element("span", { class: outcome }, outcome));
+  if (!kept) words.push(possible ? "try" : own?.status === "done" && own.looks.length > 0 ? `needs ${test.least} looks` : "–");
+  button.lastChild.replaceChildren(...words);
+  return outcome ?? (run !== own && !kept && possible ? "open" : "closed");
 }
 
 /** Tokens against what text reasoning would have spent, and all that was counted. */
-export function showCost(entry, run, textReasoning) {
+export function showCost(run, textReasoning) {
   const used = run?.usage;
-  find("after").hidden = !entry || entry.runs[0].status === "asking";
   find("cost").hidden = !used;
   if (!used) return;
   const [latent, said] = [latentSteps(used), textTokens(used)];
@@ -285,9 +285,11 @@ export function showCost(entry, run, textReasoning) {
   const spent = latent + said + appended;
   const most = Math.max(spent, textReasoning ?? 0);
   const parts = [["latent", latent], ["said", said], ["appended", appended]];
-  const bars = [bar("This answer", plural(spent, "token"), parts, most)];
+  const keys = [["latent", plural(latent, "thought")], ["said", `${said} in text`], ["appended", `${appended} of the picture`]];
+  const shown = keys.filter((_, at) => parts[at][1] > 0).map(([kind, says]) => element("span", { class: "part" }, element("i", { class: `dot ${kind}`, "aria-hidden": "true" }), says));
+  const bars = [bar("This answer", [`${plural(spent, "token")}: `, ...shown], parts, most)];
   if (textReasoning > 0) {
-    bars.push(bar("Reasoning in text", `${textReasoning} tokens, the mean measured on the suite`, [["text", textReasoning]], most));
+    bars.push(bar("Reasoning in text", [`${textReasoning} tokens, the mean measured on the suite`], [["text", textReasoning]], most));
     const saved = Math.round(100 * (1 - spent / textReasoning));
     bars.push(element("p", { class: "saved" }, saved >= 0 ? `${saved} % fewer tokens` : `${-saved} % more tokens`));
   }
@@ -313,7 +315,7 @@ function bar(name, says, parts, most) {
     fill.style.width = `${((100 * count) / most).toFixed(2)}%`;
     track.append(fill);
   }
-  return element("div", { class: "bar-row" }, element("p", {}, element("span", {}, name), element("span", { class: "quiet" }, says)), track);
+  return element("div", { class: "bar-row" }, element("p", {}, element("span", {}, name), element("span", { class: "quiet" }, ...says)), track);
 }
 
 /** Earlier questions, newest first. */

@@ -93,7 +93,6 @@ export async function ask({ body, key, signal, on }) {
     signal,
   });
   for await (const data of events(response.body, signal)) {
-    if (data === "[DONE]") return;
     const chunk = parsed(data);
     if (chunk.error) throw troubleOf(statusOf(chunk.error), chunk.error);
     if (chunk.lare?.look) on.look(chunk.lare.look);
@@ -102,7 +101,6 @@ export async function ask({ body, key, signal, on }) {
     if (choice?.finish_reason) on.finish(choice.finish_reason);
     if (chunk.usage) on.usage(chunk.usage);
   }
-  throw broken("The connection ended before the answer did.");
 }
 
 /** An error inside a stream has no status of its own. */
@@ -123,23 +121,35 @@ function broken(what) {
   return new Trouble({ kind: "again", title: "The answer broke off", what, hint: "What came is kept below. Ask again for the rest." });
 }
 
-/** The data of each server-sent event. */
+/** The data of each server-sent event, up to the one that says that all is said. */
 async function* events(stream, signal) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let complete = false;
   try {
     for (;;) {
       const { value, done } = await next(reader, signal);
-      if (done) return;
+      if (done) throw broken("The connection ended before the answer did.");
       const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
       rest = blocks.pop();
       for (const block of blocks) {
-        const lines = block.split("\n").filter((line) => line.startsWith("data:"));
-        if (lines.length > 0) yield lines.map((line) => line.slice(5).trimStart()).join("\n");
+        const data = block.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart()).join("\n");
+        complete = data === "[DONE]";
+        if (complete) return void drain(reader);
+        if (data) yield data;
       }
     }
   } finally {
-    reader.cancel().catch(() => {}); // the stream may have failed already; there is nothing left to stop
+    if (!complete) reader.cancel().catch(() => {}); // it may have failed already: then there is nothing left to stop
+  }
+}
+
+/** Reads what follows the end, so that the browser counts the request as finished and keeps its connection. */
+async function drain(reader) {
+  try {
+    while (!(await reader.read()).done);
+  } catch {
+    // the answer is complete; how the connection ends is of no interest
   }
 }
 
