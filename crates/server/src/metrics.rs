@@ -186,7 +186,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.ended(Outcome::ok);
         metrics.ended(Outcome::queue_full);
-        let text = metrics.text(Load { waiting: 3, running: 2, ..Load::default() });
+        let text = metrics.text(Load { waiting: 3, running: 2 });
         for line in [
             "lare_requests_total{outcome=\"ok\"} 1",
             "lare_requests_total{outcome=\"queue_full\"} 1",

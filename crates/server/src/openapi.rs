@@ -53,7 +53,8 @@ mod tests {
         let described: BTreeSet<String> = keys(&document()["paths"]);
         let source = include_str!("routes.rs");
         let routes = source.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split_once('"'));
-        let served = routes.map(|(path, _)| path.replace("{*name}", "{name}")).collect();
+        let routes = routes.map(|(path, _)| path.replace("{*name}", "{name}"));
+        let served = routes.chain(crate::page::FILES.iter().map(|file| file.path.to_owned())).collect();
         assert_eq!(described, served);
     }
 
@@ -91,7 +92,8 @@ mod tests {
             time_ms: 1.0,
             drawing: Some("data:".into()),
         };
-        let lare = Abilities { max_steps: 1, pictures: 1, can_draw: true, text_reasoning_tokens: Some(1.0) };
+        let limits = crate::wire::Limits { body_bytes: 1, picture_pixels: 1 };
+        let lare = Abilities { max_steps: 1, pictures: 1, can_draw: true, text_reasoning_tokens: Some(1.0), limits };
         let model = Model { id: "a", object: "model", created: 1, owned_by: "lare", lare };
         let document = document();
         let sent = [

@@ -8,7 +8,7 @@ use crate::limits::Limits;
 use crate::metrics::seconds;
 use crate::stream::{self, Answer};
 use crate::underway::{Kept, Tracked, Underway};
-use crate::wire::{Abilities, ChatCompletion, Choice, Extras, Model, Models, Said};
+use crate::wire::{self, Abilities, ChatCompletion, Choice, Extras, Model, Models, Said};
 use crate::{openapi, page};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -24,17 +24,14 @@ use tokio::sync::mpsc;
 
 /// Every path, and what is done with it.
 pub(crate) fn paths() -> Router<Arc<App>> {
-    Router::new()
+    let router = Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/health", get(health))
         .route("/metrics", get(metrics))
-        .route("/openapi.json", get(openapi::document))
-        .route("/", get(page::index))
-        .route("/page.css", get(page::style))
-        .route("/page.js", get(page::script))
-        .route("/samples/desk.png", get(page::sample))
+        .route("/openapi.json", get(openapi::document));
+    page::FILES.iter().fold(router, |router, file| router.route(file.path, get(|| async { file.respond() })))
 }
 
 /// All of it, with what holds for every request around it.
@@ -73,11 +70,13 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 /// The model that is served.
 fn served(app: &App) -> Model<'_> {
     let about = &app.about;
+    let limits = &app.settings.limits;
     let lare = Abilities {
-        max_steps: about.max_steps.min(app.settings.limits.steps),
-        pictures: about.pictures.min(app.settings.limits.pictures),
+        max_steps: about.max_steps.min(limits.steps),
+        pictures: about.pictures.min(limits.pictures),
         can_draw: about.can_draw,
         text_reasoning_tokens: app.settings.text_reasoning_tokens,
+        limits: wire::Limits { body_bytes: limits.body_bytes, picture_pixels: limits.picture_pixels },
     };
     Model { id: &app.settings.name, object: "model", created: app.created, owned_by: "lare", lare }
 }

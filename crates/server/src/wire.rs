@@ -469,6 +469,17 @@ pub struct Abilities {
     /// Tokens that the same model took on average when it was trained to reason in text, where that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_reasoning_tokens: Option<f64>,
+    /// What a request may hold.
+    pub limits: Limits,
+}
+
+/// What a request may hold, for clients that can send less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Bytes of its body.
+    pub body_bytes: usize,
+    /// Pixels of a picture.
+    pub picture_pixels: u64,
 }
 
 #[cfg(test)]

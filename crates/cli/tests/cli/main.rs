@@ -10,5 +10,6 @@ mod eval;
 mod folders;
 mod pages;
 mod report;
+mod serve;
 mod support;
 mod train;

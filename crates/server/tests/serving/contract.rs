@@ -10,7 +10,9 @@ fn the_four_addresses_answer() {
     assert_eq!(server.ask(&question(QUESTION)).status, 200);
     assert_eq!(server.get("/health").json(), json!({ "status": "ok" }));
     let models = server.get("/v1/models").json();
-    let lare = json!({ "max_steps": 8, "pictures": 1, "can_draw": true, "text_reasoning_tokens": 28.0 });
+    let limits = json!({ "body_bytes": 32 << 20, "picture_pixels": 32_000_000 });
+    let lare =
+        json!({ "max_steps": 8, "pictures": 1, "can_draw": true, "text_reasoning_tokens": 28.0, "limits": limits });
     assert_eq!((&models["object"], &models["data"][0]["id"]), (&json!("list"), &json!("lare-nano")));
     assert_eq!(models["data"][0]["lare"], lare);
     assert_eq!(server.get("/v1/models/lare-nano").json(), models["data"][0]);

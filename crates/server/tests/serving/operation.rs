@@ -292,6 +292,10 @@ fn the_page_comes_from_here_and_reaches_nowhere_else() {
         ("/", "text/html; charset=utf-8"),
         ("/page.css", "text/css; charset=utf-8"),
         ("/page.js", "text/javascript; charset=utf-8"),
+        ("/wire.js", "text/javascript; charset=utf-8"),
+        ("/look.js", "text/javascript; charset=utf-8"),
+        ("/view.js", "text/javascript; charset=utf-8"),
+        ("/picture.js", "text/javascript; charset=utf-8"),
         ("/samples/desk.png", "image/png"),
     ] {
         let reply = server.get(path);
@@ -299,11 +303,9 @@ fn the_page_comes_from_here_and_reaches_nowhere_else() {
         let policy = reply.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("http") && !policy.contains("unsafe"));
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
-        let calls = ["https://", "http://"].iter().filter(|scheme| reply.text.contains(**scheme)).count();
-        assert!(
-            path == "/samples/desk.png" || calls == 0 || reply.text.contains("http://www.w3.org/2000/svg"),
-            "{path}"
-        );
+        // Names of XML's vocabularies look like addresses; nothing is fetched from them.
+        let text = reply.text.replace("http://www.w3.org/2000/svg", "");
+        assert!(!text.contains("http://") && !text.contains("https://"), "{path}");
     }
 }
 
