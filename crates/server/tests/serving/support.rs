@@ -62,11 +62,13 @@ pub fn start(change: impl FnOnce(&mut Settings, &mut engine::Limits)) -> Running
     let (told, port) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             told.send(listener.local_addr().unwrap().port()).unwrap();
             server.run(listener, async { drop(closing.await) }).await
-        })
+        });
+        runtime.shutdown_background();
+        ended
     });
     Running { port: port.recv().unwrap(), engine, close: Some(close), thread: Some(thread) }
 }
