@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Real clients against a server of this tree: OpenAI's SDK and schemathesis, in a virtual environment, and the load generator.
 #
-#   tools/clients/run.sh [PROGRAM]      # by default target/debug/lare, built if it is not there
+#   tools/clients/run.sh [PROGRAM]      # by default target/debug/lare, built first
 #
-# Needs Python 3.9 or later and, the first time, PyPI. The environment is kept in target/clients.
+# Needs Python 3.10 or later and, the first time, PyPI. The environment is kept in target/clients. Exit code 3: it could not be
+# made, and nothing was run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 program="${1:-target/debug/lare}"
 environment=target/clients
-[[ -x "$program" ]] || cargo build --bin lare
+[[ $# -gt 0 ]] || cargo build --bin lare
 if [[ ! -x "$environment/bin/schemathesis" ]]; then
-    python3 -m venv "$environment"
-    "$environment/bin/pip" install --quiet --requirement tools/clients/requirements.txt
+    python3 -m venv "$environment" && "$environment/bin/pip" install --quiet --requirement tools/clients/requirements.txt || exit 3
 fi
 
 work="$(mktemp -d)"

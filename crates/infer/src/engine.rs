@@ -16,7 +16,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use stats::Stats;
+pub use stats::{ROWS, Stats};
 
 use crate::Error;
 use crate::load::Assistant;

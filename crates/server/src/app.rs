@@ -112,14 +112,16 @@ impl App {
             decoding: Arc::new(Semaphore::new(cores)),
             fetching: Arc::new(Semaphore::new(2 * cores)),
         };
+        let watched = engine.clone();
+        let metrics = Metrics::new(Box::new(move || (watched.load(), watched.stats())));
         let keys = std::mem::take(&mut settings.keys);
         Ok(Self {
             about: engine.about(),
+            metrics,
             engine,
             keys: keys.iter().map(|key| sha256(key.as_bytes())).collect(),
             settings,
             loader,
-            metrics: Metrics::default(),
             health: Arc::default(),
             ids: Ids::default(),
             created: now(),

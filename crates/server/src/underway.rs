@@ -38,7 +38,7 @@ impl Tracked {
 
     fn done(&mut self, answered: &Answered) {
         self.outcome = Some(Outcome::ok);
-        self.app.metrics.answered(answered, self.app.engine.load().running);
+        self.app.metrics.answered(answered);
         self.answered = Some(Box::new(Answered { text: String::new(), ..answered.clone() }));
     }
 }

@@ -319,8 +319,12 @@ fn what_happened_is_counted() {
     assert_eq!(server.metric("lare_requests_total{outcome=\"bad_request\"}"), 1.0);
     assert_eq!(server.metric("lare_latent_steps_total"), 4.0);
     assert!(server.metric("lare_text_tokens_total") > 1.0);
-    for histogram in ["lare_first_token_seconds", "lare_answer_seconds", "lare_queue_seconds", "lare_batch_size"] {
+    for histogram in ["lare_first_token_seconds", "lare_answer_seconds", "lare_queue_seconds"] {
         assert_eq!(server.metric(&format!("{histogram}_count")), 1.0, "{histogram}");
     }
+    assert!(server.metric("lare_batch_size_count") > 5.0 && server.metric("lare_pass_seconds_total") > 0.0);
+    assert_eq!(server.metric("lare_picture_cache_misses_total"), 2.0); // the server's own first, and the desk
+    server.ask(&question(QUESTION)).said();
+    assert_eq!(server.metric("lare_picture_cache_hits_total"), 1.0);
     server.until("rest", |server| server.metric("lare_running") == 0.0 && server.metric("lare_queue") == 0.0);
 }
