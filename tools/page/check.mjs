@@ -420,6 +420,7 @@ holdsForMock("a 429 is asked again when the server said", { expected: refused(42
   await askOnly(page, "fail: 429");
   await page.waitForSelector("#trouble", { state: "visible" });
   assert.match(await text(page, "trouble"), /busy.*64 requests are waiting.*Asking again in 2 s/s);
+  assert.equal(await text(page, "answer"), "Waiting for its turn");
   await page.waitForSelector("#download", { state: "visible" });
   assert.equal(await visible(page, "trouble"), false);
   assert.equal(await text(page, "answer"), "A2");
@@ -431,6 +432,7 @@ holdsForMock("Escape gives up waiting for a busy server", { expected: refused(42
   await page.waitForSelector("#trouble", { state: "visible" });
   await page.keyboard.press("Escape");
   await notBusy(page);
+  assert.match(await text(page, "facts"), /Stopped/);
   await page.waitForTimeout(2500);
   assert.equal(mock.log.length, 1);
 });

@@ -140,7 +140,7 @@ async function play(response, model, { looks, text, usage }, { kind, what }) {
     await sleep(pause);
     chunk({}, null, { lare: { look } });
     if (kind !== "fail" || at > 0) continue;
-    await sleep(20); // what was written must leave before the connection does
+    await sleep(300); // what was written must leave before the connection does
     if (what === "broken") return response.destroy();
     if (what === "damaged") return response.end("data: {\"choices\": [\n\n");
     if (what === "inside") {

@@ -26,8 +26,8 @@ const state = {
   follows: true,
   /** The run that is being answered, with the controller that stops it. */
   busy: null,
-  /** The timer of a question that waits for a busy server. */
-  waiting: 0,
+  /** The run that waits for a busy server, with its timer. */
+  waiting: null,
 };
 
 // ---- What is shown ----
@@ -56,7 +56,7 @@ function showRest() {
 }
 
 function showBusy() {
-  const working = state.busy !== null || state.waiting !== 0;
+  const working = state.busy !== null || state.waiting !== null;
   const had = document.activeElement === find("ask") || document.activeElement === find("stop");
   find("ask").hidden = working;
   find("stop").hidden = !working;
@@ -374,13 +374,18 @@ function stop() {
   clearTrouble();
   state.busy?.controller.abort();
   showBusy();
+  showAll();
 }
 
 // ---- When something goes wrong ----
 
 function clearTrouble() {
-  clearInterval(state.waiting);
-  state.waiting = 0;
+  if (state.waiting) {
+    clearInterval(state.waiting.timer);
+    state.waiting.run.status = "stopped";
+    state.waiting = null;
+    showBusy();
+  }
   view.showTrouble(null);
 }
 
@@ -414,11 +419,13 @@ function wait(entry, run, waits) {
   // Not read aloud each second: the countdown is for the eye.
   const count = () => { find("countdown").textContent = ` in ${left} s.`; };
   count();
-  state.waiting = setInterval(() => {
+  const timer = setInterval(() => {
     left -= 1;
     if (left > 0) count();
     else again();
   }, 1000);
+  run.status = "waiting";
+  state.waiting = { run, timer };
   showBusy();
 }
 

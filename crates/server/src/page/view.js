@@ -213,12 +213,13 @@ export function showAnswer(entry, run) {
 }
 
 function waiting(run) {
+  if (run.status === "waiting") return "Waiting for its turn";
   if (run.status === "asking") return run.looks.length === 0 ? "Looking" : "Thinking";
   return run.status === "done" ? "(it said nothing)" : "(no answer)";
 }
 
 function showFacts(entry, run) {
-  const facts = run.status === "failed" && run.looks.length === 0 ? [] : [[String(run.looks.length), run.looks.length === 1 ? "look" : "looks"]];
+  const facts = run.status !== "done" && run.looks.length === 0 ? [] : [[String(run.looks.length), run.looks.length === 1 ? "look" : "looks"]];
   const used = run.usage;
   if (used) {
     const said = textTokens(used);
@@ -307,7 +308,8 @@ export function showCost(run, textReasoning) {
     ["Processed positions", "all that the language model computed", used.lare?.processed_positions],
     ["In the queue", "from being accepted to being begun", Number.isFinite(used.lare?.queued_ms) ? duration(used.lare.queued_ms) : undefined],
     ["Time to first token", "from being accepted to the first token of the answer", Number.isFinite(used.lare?.first_token_ms) ? duration(used.lare.first_token_ms) : undefined],
-    ["Whole answer", "from asking to the end, as seen by this page", run.totalMs ? duration(run.totalMs) : undefined],
+    ["Whole answer", "from being accepted to the end", Number.isFinite(used.lare?.total_ms) ? duration(used.lare.total_ms) : undefined],
+    ["Seen here", "from asking on this page to the end, with the way to the server and back", run.totalMs ? duration(run.totalMs) : undefined],
   ].filter(([, , value]) => value !== undefined);
   find("cost-numbers").replaceChildren(...rows.map(([name, meaning, value]) => number(name, meaning, String(value))));
 }
@@ -331,7 +333,7 @@ export function showHistory(entries, shown, onPick) {
     const button = element("button", { type: "button", "aria-current": String(entry === shown) },
       element("img", { src: entry.picture.url, alt: "" }),
       element("span", { class: "question" }, entry.question),
-      element("span", { class: "short" }, own.text.trim() || { asking: "…", failed: "failed", stopped: "stopped" }[own.status] || "–"));
+      element("span", { class: "short" }, own.text.trim() || { asking: "…", waiting: "waiting", failed: "failed", stopped: "stopped" }[own.status] || "–"));
     button.addEventListener("click", () => onPick(entry));
     return element("li", {}, button);
   };
