@@ -401,14 +401,14 @@ async function refusedWith(page, question, words) {
 
 for (const [status, words] of [
   [400, /refused this question.*lare\.halt_threshold.*got 7.*Change what it names/s],
-  [500, /failed at this question.*failed inside the server.*mock-1.*Ask again/s],
+  [500, /failed at this question.*The answer failed inside the server.*mock-1.*Ask again/s],
   [503, /takes no questions now.*shutting down.*in a moment/s],
 ]) {
   holdsForMock(`a ${status} says what happened and what to do`, { expected: refused(status) }, (page) => refusedWith(page, `fail: ${status}`, words));
 }
 
 holdsForMock("a 413 offers the picture at half the size", { expected: refused(413) }, async (page, mock) => {
-  await refusedWith(page, "fail: 413", /too large for this server.*4194304 bytes/s);
+  await refusedWith(page, "fail: 413", /too large for this server.*A body has at most 4194304 bytes/s);
   await page.getByRole("button", { name: "half the size" }).click();
   await page.waitForSelector("#download", { state: "visible" });
   assert.equal(await text(page, "picture-facts"), "224 × 224 px, made smaller from 448 × 448");

@@ -228,7 +228,7 @@ function showFacts(entry, run) {
   if (run.status === "done") facts.push([duration(run.totalMs), ""]);
   const items = facts.map(([value, noun]) => element("li", {}, element("b", {}, value), noun ? ` ${noun}` : ""));
   if (run.status === "stopped") items.push(element("li", { class: "note" }, "Stopped; what came is kept."));
-  if (run.status === "failed") items.push(element("li", { class: "note" }, "Not complete."));
+  if (run.status === "failed" && (run.looks.length > 0 || run.text !== "")) items.push(element("li", { class: "note" }, "Not complete."));
   if (run.finish === "length") items.push(element("li", { class: "note" }, "Cut at the most tokens allowed."));
   find("facts").replaceChildren(...items);
 }

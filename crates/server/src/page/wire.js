@@ -78,7 +78,8 @@ function troubleOf(status, error, { waitS = 0, id = null } = {}) {
 
 function sentence(text) {
   const trimmed = text.trim();
-  return /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
+  const begun = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 
 /**
