@@ -30,10 +30,10 @@ export async function launch() {
  * Opens the page at `url` in a tab of its own. `settle` closes it and fails if it wrote an error to the console, ran into one,
  * or asked anything outside its origin. `expected` are statuses that the check provokes: the browser logs those by itself.
  */
-export async function open(context, url, { expected = [], width = 1280, height = 860, dark = false, ready = true } = {}) {
+export async function open(context, url, { expected = [], width = 1280, height = 860, dark = false, motion = false, ready = true } = {}) {
   const page = await context.newPage();
   await page.setViewportSize({ width, height });
-  await page.emulateMedia({ colorScheme: dark ? "dark" : "light", reducedMotion: "reduce" });
+  await page.emulateMedia({ colorScheme: dark ? "dark" : "light", reducedMotion: motion ? "no-preference" : "reduce" });
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(`error: ${error.stack ?? error}`));
   page.on("console", (message) => {

@@ -82,6 +82,7 @@ async function accessible(page) {
 
 /** Times are not the same twice. */
 async function stillTimes(page) {
+  await page.mouse.move(0, 0);
   await page.evaluate(() => {
     document.activeElement.blur();
     for (const node of document.querySelectorAll("#facts b, #look-time, #cost-numbers dd")) {
@@ -211,7 +212,9 @@ holdsForMock("one look has no first to repeat", {}, async (page) => {
 /** Where the layer is lightest, in shares of the picture's sides. */
 const lightest = (page) => page.evaluate(() => {
   const layer = document.getElementById("layer");
-  const { data } = layer.getContext("2d").getImageData(0, 0, layer.width, layer.height);
+  const copy = Object.assign(document.createElement("canvas"), { width: layer.width, height: layer.height });
+  copy.getContext("2d", { willReadFrequently: true }).drawImage(layer, 0, 0);
+  const { data } = copy.getContext("2d").getImageData(0, 0, layer.width, layer.height);
   let best = 0;
   for (let at = 0; at < data.length; at += 4) if (data[at + 1] > data[best + 1]) best = at;
   return { x: ((best / 4) % layer.width) / layer.width, y: Math.floor(best / 4 / layer.width) / layer.height };
@@ -240,6 +243,18 @@ holds("on a wide picture the marks lie within it, on cells of the server's size"
   }));
   assert.ok(marks.length > 0);
   for (const { left, top, right, bottom } of marks) assert.ok(left >= 0 && top >= 0 && right <= 600 && bottom <= 350);
+});
+
+holdsForMock("where motion is welcome the light flows to the next look, and gets there", { motion: true }, async (page) => {
+  await sampleAsked(page, THREE);
+  await page.waitForTimeout(600);
+  const last = await lightest(page);
+  await page.keyboard.press("Escape");
+  await page.locator("#strip button").first().click();
+  await page.waitForTimeout(600);
+  const first = await lightest(page);
+  // Best patches of 7 x 7: number 27 (row 4, column 7) in the first look, number 12 (row 2, column 6) in the last.
+  assert.deepEqual([first, last].map(({ x, y }) => [Math.floor(x * 7), Math.floor(y * 7)]), [[6, 3], [5, 1]]);
 });
 
 for (const kind of ["drop", "paste"]) {
@@ -366,6 +381,16 @@ holds("at 360 px nothing is wider than the screen or too small to touch", { widt
   assert.deepEqual(low, []);
 });
 
+const two = [{ id: "nano", lare: { max_steps: 8, pictures: 1, can_draw: true } }, { id: "plain", lare: { max_steps: 0, pictures: 1, can_draw: false } }];
+holdsForMock("a model without latent steps is asked for none of them", { mock: { models: two } }, async (page, mock) => {
+  await page.selectOption("#model", "plain");
+  assert.equal(await visible(page, "settings"), false);
+  await sampleAsked(page, TWO);
+  assert.equal(await visible(page, "tests"), false);
+  assert.equal(mock.log[0].body.model, "plain");
+  assert.equal(mock.log[0].body.lare.drawings, false);
+});
+
 // ---- When something goes wrong ----
 
 async function refusedWith(page, question, words) {
@@ -376,14 +401,14 @@ async function refusedWith(page, question, words) {
 
 for (const [status, words] of [
   [400, /refused this question.*lare\.halt_threshold.*got 7.*Change what it names/s],
-  [500, /failed at this question.*the model failed.*mock-1.*Ask again/s],
-  [503, /takes no questions now.*no more requests are taken.*in a moment/s],
+  [500, /failed at this question.*The answer failed inside the server.*mock-1.*Ask again/s],
+  [503, /takes no questions now.*shutting down.*in a moment/s],
 ]) {
   holdsForMock(`a ${status} says what happened and what to do`, { expected: refused(status) }, (page) => refusedWith(page, `fail: ${status}`, words));
 }
 
 holdsForMock("a 413 offers the picture at half the size", { expected: refused(413) }, async (page, mock) => {
-  await refusedWith(page, "fail: 413", /too large for this server.*9000000 bytes/s);
+  await refusedWith(page, "fail: 413", /too large for this server.*A body has at most 4194304 bytes/s);
   await page.getByRole("button", { name: "half the size" }).click();
   await page.waitForSelector("#download", { state: "visible" });
   assert.equal(await text(page, "picture-facts"), "224 × 224 px, made smaller from 448 × 448");
@@ -395,6 +420,7 @@ holdsForMock("a 429 is asked again when the server said", { expected: refused(42
   await askOnly(page, "fail: 429");
   await page.waitForSelector("#trouble", { state: "visible" });
   assert.match(await text(page, "trouble"), /busy.*64 requests are waiting.*Asking again in 2 s/s);
+  assert.equal(await text(page, "answer"), "Waiting for its turn");
   await page.waitForSelector("#download", { state: "visible" });
   assert.equal(await visible(page, "trouble"), false);
   assert.equal(await text(page, "answer"), "A2");
@@ -406,6 +432,7 @@ holdsForMock("Escape gives up waiting for a busy server", { expected: refused(42
   await page.waitForSelector("#trouble", { state: "visible" });
   await page.keyboard.press("Escape");
   await notBusy(page);
+  assert.match(await text(page, "facts"), /Stopped/);
   await page.waitForTimeout(2500);
   assert.equal(mock.log.length, 1);
 });
@@ -413,7 +440,7 @@ holdsForMock("Escape gives up waiting for a busy server", { expected: refused(42
 for (const [kind, words] of [
   ["broken", /broke off.*What came is kept/s],
   ["damaged", /broke off.*damaged/s],
-  ["inside", /took too long.*deadline of 60 s/s],
+  ["inside", /took too long.*within 300 seconds/s],
 ]) {
   holdsForMock(`a stream that ends as "${kind}" keeps the looks that came`, { expected: ["net::ERR_INCOMPLETE_CHUNKED_ENCODING"] }, async (page) => {
     await refusedWith(page, `fail: ${kind}`, words);

@@ -19,7 +19,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 const HERE = new URL("./", import.meta.url);
 const PAGE = new URL("../../crates/server/src/page/", HERE);
 const KINDS = { html: "text/html; charset=utf-8", css: "text/css; charset=utf-8", js: "text/javascript; charset=utf-8" };
-const POLICY = "default-src 'self'; img-src 'self' data: blob:";
+/** The server's own policy: what it forbids is an error here too. */
+const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const CHANGED = { noise: "P1", zero: "P1", "repeat-first": "G8", "markers-only": "H3", "random-patches": null };
 const MODELS = [
   { id: "nano", object: "model", created: 0, owned_by: "lare", lare: { max_steps: 8, pictures: 1, can_draw: true, text_reasoning_tokens: 28.0 } },
@@ -30,10 +31,10 @@ const SECOND_LOOK_MS = 400;
 /** What each failing status says; the words are those a server may use. */
 const FAILURES = {
   400: "`lare.halt_threshold`: expected 0 to 1, got 7",
-  413: "the body has 9000000 bytes; expected at most 4194304",
+  413: "a body has at most 4194304 bytes",
   429: "64 requests are waiting",
-  500: "the model failed",
-  503: "no more requests are taken",
+  500: "the answer failed inside the server; its log has the reason under this answer's x-request-id",
+  503: "the server is shutting down and takes no more requests",
 };
 
 async function recordings() {
@@ -132,18 +133,18 @@ async function play(response, model, { looks, text, usage }, { kind, what }) {
   const pause = kind === "slow" ? SECOND_LOOK_MS : 4;
   const head = { id: "chatcmpl-mock", object: "chat.completion.chunk", created: 0, model };
   const send = (data) => response.write(`data: ${JSON.stringify(data)}\n\n`);
-  const chunk = (delta, finish_reason = null, more = {}) => send({ ...head, choices: [{ index: 0, delta, finish_reason }], ...more });
+  const chunk = (delta, finish_reason = null, more = {}) => send({ ...head, choices: [{ index: 0, delta, logprobs: null, finish_reason }], usage: null, ...more });
   chunk({ role: "assistant", content: "" });
   for (const [at, look] of looks.entries()) {
     response.write(": still here\n\n");
     await sleep(pause);
     chunk({}, null, { lare: { look } });
     if (kind !== "fail" || at > 0) continue;
-    await sleep(20); // what was written must leave before the connection does
+    await sleep(300); // what was written must leave before the connection does
     if (what === "broken") return response.destroy();
     if (what === "damaged") return response.end("data: {\"choices\": [\n\n");
     if (what === "inside") {
-      send({ error: { message: "the deadline of 60 s has passed", type: "timeout", param: null, code: "408" } });
+      send({ error: { message: "there was no answer within 300 seconds", type: "server_error", param: null, code: "timeout" } });
       return response.end();
     }
   }
@@ -152,7 +153,8 @@ async function play(response, model, { looks, text, usage }, { kind, what }) {
     chunk({ content: piece });
   }
   chunk({}, "stop");
-  send({ ...head, choices: [], usage: spent(usage, looks.length) });
+  const used = spent(usage, looks.length);
+  send({ ...head, choices: [], usage: used, lare: used.lare });
   response.end("data: [DONE]\n\n");
 }
 
@@ -163,7 +165,7 @@ function spent(usage, looks) {
     ...usage,
     completion_tokens: usage.completion_tokens - fewer,
     completion_tokens_details: { reasoning_tokens: looks },
-    lare: { ...usage.lare, latent_steps: looks, processed_positions: usage.lare.processed_positions - fewer },
+    lare: { ...usage.lare, latent_steps: looks, processed_positions: usage.lare.processed_positions - fewer, queued_ms: 0.1, total_ms: usage.lare.first_token_ms + 1 },
   };
 }
 

@@ -40,7 +40,7 @@ def look(step: dict, grid: dict) -> dict:
     """A step of a trace as the server's stream has it."""
     words = lambda kind: [{"text": word["text"], "score": round(word["score"], 4)} for word in step[kind]]
     made = {
-        "step": step["index"],
+        "step": step["index"] + 1,
         "rows": grid["rows"],
         "cols": grid["cols"],
         "cell_px_x": grid["cell_px_x"],

@@ -26,8 +26,8 @@ const state = {
   follows: true,
   /** The run that is being answered, with the controller that stops it. */
   busy: null,
-  /** The timer of a question that waits for a busy server. */
-  waiting: 0,
+  /** The run that waits for a busy server, with its timer. */
+  waiting: null,
 };
 
 // ---- What is shown ----
@@ -56,7 +56,7 @@ function showRest() {
 }
 
 function showBusy() {
-  const working = state.busy !== null || state.waiting !== 0;
+  const working = state.busy !== null || state.waiting !== null;
   const had = document.activeElement === find("ask") || document.activeElement === find("stop");
   find("ask").hidden = working;
   find("stop").hidden = !working;
@@ -105,7 +105,6 @@ function limitsOf(model) {
   // Base64 takes four bytes for three, and the question needs some room beside the picture.
   if (told.body_bytes > 0) limits.bytes = Math.floor((told.body_bytes - 65_536) * 0.75);
   if (told.picture_pixels > 0) limits.pixels = told.picture_pixels;
-  if (told.picture_side_px > 0) limits.side = told.picture_side_px;
   return limits;
 }
 
@@ -245,10 +244,18 @@ async function askNow() {
     askedAt: new Date().toISOString(),
     runs: [freshRun(null)],
   };
-  state.entries = [...state.entries, entry].slice(-MOST_ENTRIES);
-  state.entry = entry;
+  keep(entry);
   show(entry.runs[0]);
   await answer(entry, entry.runs[0]);
+}
+
+function keep(entry) {
+  const all = [...state.entries, entry];
+  state.entries = all.slice(-MOST_ENTRIES);
+  state.entry = entry;
+  for (const { picture } of all.slice(0, -MOST_ENTRIES)) {
+    if (!state.entries.some((kept) => kept.picture === picture)) URL.revokeObjectURL(picture.url);
+  }
 }
 
 function need(what, hint, place) {
@@ -367,13 +374,18 @@ function stop() {
   clearTrouble();
   state.busy?.controller.abort();
   showBusy();
+  showAll();
 }
 
 // ---- When something goes wrong ----
 
 function clearTrouble() {
-  clearInterval(state.waiting);
-  state.waiting = 0;
+  if (state.waiting) {
+    clearInterval(state.waiting.timer);
+    state.waiting.run.status = "stopped";
+    state.waiting = null;
+    showBusy();
+  }
   view.showTrouble(null);
 }
 
@@ -401,21 +413,19 @@ async function askSmaller(entry, run) {
 
 /** A busy server is asked again when it said, with a way to ask now or to give up. */
 function wait(entry, run, waits) {
+  const again = () => askAgain(entry, run, waits + 1);
+  view.showTrouble({ ...run.trouble, hint: "Asking again", counts: true }, [{ says: "Ask now", run: again }, { says: "Give up", run: stop }]);
   let left = run.trouble.waitS || WAIT_S;
-  const count = () => {
-    const hint = `Asking again in ${left} s.`;
-    view.showTrouble({ ...run.trouble, title: run.trouble.title, hint }, [
-      { says: "Ask now", run: () => askAgain(entry, run, waits + 1) },
-      { says: "Give up", run: stop },
-    ]);
-  };
+  // Not read aloud each second: the countdown is for the eye.
+  const count = () => { find("countdown").textContent = ` in ${left} s.`; };
   count();
-  state.waiting = setInterval(() => {
+  const timer = setInterval(() => {
     left -= 1;
-    if (left <= 0) return askAgain(entry, run, waits + 1);
-    const text = find("trouble").querySelector("p");
-    text.textContent = `${run.trouble.what} Asking again in ${left} s.`;
+    if (left > 0) count();
+    else again();
   }, 1000);
+  run.status = "waiting";
+  state.waiting = { run, timer };
   showBusy();
 }
 
@@ -503,6 +513,7 @@ function listen() {
   });
   on("place", "input", ({ target }) => pick(Number(target.value) - 1));
   on("plain", "change", ({ target }) => find("frame").classList.toggle("plain", target.checked));
+  on("stage", "click", () => { if (!state.picture) find("file").click(); });
   on("try-all", "click", tryAll);
   on("download", "click", download);
   on("key-cancel", "click", () => find("key-dialog").close(""));

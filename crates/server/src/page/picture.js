@@ -4,8 +4,8 @@ import { Trouble } from "./wire.js";
 
 /** What the server decodes; anything else that the browser can show is sent as PNG. */
 const SENT_AS_IS = ["image/png", "image/jpeg", "image/webp"];
-/** What a server takes that does not say otherwise. */
-const LIMITS = { bytes: 16 * 2 ** 20, pixels: 65_000_000, side: 16_384 };
+/** What `lare serve` takes unless it is told otherwise: a body of 32 MiB, in which three bytes are four; its pixels; its sides. */
+const LIMITS = { bytes: 24 * 2 ** 20 - 2 ** 16, pixels: 32_000_000, side: 16_384 };
 const JPEG_QUALITY = 0.92;
 /** Below this a picture is not made smaller: little would be left to see. */
 const LEAST_SIDE_PX = 64;

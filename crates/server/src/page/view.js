@@ -18,6 +18,8 @@ export const TESTS = [
 const FLOW_MS = 260;
 const THUMBNAIL_PX = 144;
 const CROP_PX = 224;
+/** Answers longer than this are set as text, not as a headline. */
+const MOST_HEADLINE = 60;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 function element(name, attributes = {}, ...children) {
@@ -122,7 +124,8 @@ function thumbnail(look, picture, place, onPick) {
   const canvas = element("canvas", { "aria-hidden": "true" });
   looks.drawThumbnail(canvas, picture.image, look, picture, THUMBNAIL_PX);
   const names = Array.from(new Set(look.named.map((word) => visible(word.text)))).join(" ");
-  const button = element("button", { type: "button", tabindex: "-1", "aria-label": `Look ${place + 1}` }, canvas, element("span", {}, names || `${place + 1}`));
+  const title = names || String(place + 1);
+  const button = element("button", { type: "button", tabindex: "-1", "aria-label": `Look ${place + 1}: ${title}` }, canvas, element("span", {}, title));
   button.addEventListener("click", () => onPick(place));
   return element("li", {}, button);
 }
@@ -198,6 +201,7 @@ export function showAnswer(entry, run) {
   const answer = find("answer");
   answer.textContent = run.text.trim() || waiting(run);
   answer.classList.toggle("pending", run.text === "");
+  find("said").classList.toggle("long", Math.max(run.text.length, own.text.length) > MOST_HEADLINE);
   answer.classList.toggle("live", run.status === "asking");
   find("own").hidden = run === own;
   find("own-answer").textContent = own.text.trim();
@@ -209,12 +213,13 @@ export function showAnswer(entry, run) {
 }
 
 function waiting(run) {
+  if (run.status === "waiting") return "Waiting for its turn";
   if (run.status === "asking") return run.looks.length === 0 ? "Looking" : "Thinking";
   return run.status === "done" ? "(it said nothing)" : "(no answer)";
 }
 
 function showFacts(entry, run) {
-  const facts = run.status === "failed" && run.looks.length === 0 ? [] : [[String(run.looks.length), run.looks.length === 1 ? "look" : "looks"]];
+  const facts = run.status !== "done" && run.looks.length === 0 ? [] : [[String(run.looks.length), run.looks.length === 1 ? "look" : "looks"]];
   const used = run.usage;
   if (used) {
     const said = textTokens(used);
@@ -223,7 +228,7 @@ function showFacts(entry, run) {
   if (run.status === "done") facts.push([duration(run.totalMs), ""]);
   const items = facts.map(([value, noun]) => element("li", {}, element("b", {}, value), noun ? ` ${noun}` : ""));
   if (run.status === "stopped") items.push(element("li", { class: "note" }, "Stopped; what came is kept."));
-  if (run.status === "failed") items.push(element("li", { class: "note" }, "Not complete."));
+  if (run.status === "failed" && (run.looks.length > 0 || run.text !== "")) items.push(element("li", { class: "note" }, "Not complete."));
   if (run.finish === "length") items.push(element("li", { class: "note" }, "Cut at the most tokens allowed."));
   find("facts").replaceChildren(...items);
 }
@@ -301,8 +306,10 @@ export function showCost(run, textReasoning) {
     ["Appended visual tokens", "added to the context after the prompt", used.lare?.appended_visual_tokens],
     ["Prompt tokens", "positions of the prompt, the picture included", used.prompt_tokens],
     ["Processed positions", "all that the language model computed", used.lare?.processed_positions],
+    ["In the queue", "from being accepted to being begun", Number.isFinite(used.lare?.queued_ms) ? duration(used.lare.queued_ms) : undefined],
     ["Time to first token", "from being accepted to the first token of the answer", Number.isFinite(used.lare?.first_token_ms) ? duration(used.lare.first_token_ms) : undefined],
-    ["Whole answer", "from asking to the end, as seen by this page", run.totalMs ? duration(run.totalMs) : undefined],
+    ["Whole answer", "from being accepted to the end", Number.isFinite(used.lare?.total_ms) ? duration(used.lare.total_ms) : undefined],
+    ["Seen here", "from asking on this page to the end, with the way to the server and back", run.totalMs ? duration(run.totalMs) : undefined],
   ].filter(([, , value]) => value !== undefined);
   find("cost-numbers").replaceChildren(...rows.map(([name, meaning, value]) => number(name, meaning, String(value))));
 }
@@ -320,13 +327,13 @@ function bar(name, says, parts, most) {
 
 /** Earlier questions, newest first. */
 export function showHistory(entries, shown, onPick) {
-  find("history").hidden = entries.length < 2;
+  find("history").hidden = entries.every((entry) => entry === shown);
   const item = (entry) => {
     const own = entry.runs[0];
     const button = element("button", { type: "button", "aria-current": String(entry === shown) },
       element("img", { src: entry.picture.url, alt: "" }),
       element("span", { class: "question" }, entry.question),
-      element("span", { class: "short" }, own.text.trim() || { asking: "…", failed: "failed", stopped: "stopped" }[own.status] || "–"));
+      element("span", { class: "short" }, own.text.trim() || { asking: "…", waiting: "waiting", failed: "failed", stopped: "stopped" }[own.status] || "–"));
     button.addEventListener("click", () => onPick(entry));
     return element("li", {}, button);
   };
@@ -348,7 +355,8 @@ export function showTrouble(trouble, actions = []) {
   });
   place.replaceChildren(
     element("h2", {}, trouble.title),
-    element("p", {}, `${trouble.what} ${trouble.hint}`),
+    element("p", {}, `${trouble.what} ${trouble.hint}`, trouble.counts ? element("span", { id: "countdown", "aria-hidden": "true" }) : ""),
     element("div", { class: "line" }, ...buttons),
   );
+  place.scrollIntoView({ block: "nearest" });
 }

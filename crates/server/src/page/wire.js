@@ -56,7 +56,7 @@ const REFUSALS = {
   404: (says) => ({ kind: "change", title: "The server does not know this", what: says, hint: "Reload the page: the server may run another model now." }),
   408: (says) => ({ kind: "again", title: "It took too long", what: says, hint: "Ask again with fewer looks, or a smaller picture." }),
   413: (says) => ({ kind: "smaller", title: "The picture is too large for this server", what: says, hint: "Send it at half the size; the model sees less than that anyway." }),
-  429: (says) => ({ kind: "wait", title: "The server is busy", what: says, hint: "Your question was not lost. It is asked again when the time is up." }),
+  429: (says) => ({ kind: "wait", title: "The server is busy", what: says, hint: "Ask again in a moment." }),
   503: (says) => ({ kind: "again", title: "The server takes no questions now", what: says, hint: "It is starting or shutting down. Ask again in a moment." }),
 };
 const FAILURE = (says) => ({ kind: "again", title: "The server failed at this question", what: says, hint: "Ask again. If it fails again, the server's log says why." });
@@ -78,7 +78,8 @@ function troubleOf(status, error, { waitS = 0, id = null } = {}) {
 
 function sentence(text) {
   const trimmed = text.trim();
-  return /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
+  const begun = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 
 /**
@@ -103,10 +104,11 @@ export async function ask({ body, key, signal, on }) {
   }
 }
 
-/** An error inside a stream has no status of its own. */
+/** An error inside a stream has no status of its own; this is what its code stands for. */
+const CODES = { timeout: 504, closing: 503, queue_full: 429, too_large: 413, invalid_api_key: 401 };
+
 function statusOf(error) {
-  const named = Number(error.status ?? error.code);
-  return named >= 400 && named < 600 ? named : 500;
+  return CODES[error.code] ?? (error.type === "invalid_request_error" ? 400 : 500);
 }
 
 function parsed(data) {
