@@ -48,3 +48,37 @@ pub use app::{Settings, served_name};
 pub use error::Misconfigured;
 pub use limits::Limits;
 pub use serve::{Ended, Server};
+
+use lare_infer::engine::About;
+
+/// Takes a body as far as the engine's door, as a server of default limits does, and gives the number of its pictures. Needs no
+/// model: for fuzzing, and for looking at requests.
+///
+/// # Errors
+/// The body of the answer that a client would get.
+pub fn examine(body: &[u8]) -> Result<usize, String> {
+    let about = About { name: String::new(), max_steps: 8, pictures: usize::MAX, can_draw: true };
+    let limits = Limits::default();
+    let budget = limits::Budget::new(limits.memory_bytes);
+    let examined = || -> Result<usize, error::Problem> {
+        let (request, _) = convert::read(body)?;
+        let name = request.model.clone().unwrap_or_default();
+        let asked = convert::understand(request, &name, &about, &limits)?;
+        let load = |(field, url): &(String, String)| picture::of_uri(field, url, &limits, &budget);
+        let pictures: Vec<picture::Loaded> = asked.pictures.iter().map(load).collect::<Result<_, error::Problem>>()?;
+        Ok(pictures.len())
+    };
+    examined().map_err(|problem| problem.json().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_body_is_examined_without_a_model() {
+        assert!(super::examine(b"{").unwrap_err().contains("invalid_json"));
+        let text = br#"{"messages":[{"role":"user","content":"a"}]}"#;
+        assert_eq!(super::examine(text), Ok(0));
+        let picture = br#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":"data:image/png;base64,AA"}]}]}"#;
+        assert!(super::examine(picture).unwrap_err().contains("messages[0].content[0].image_url.url"));
+    }
+}

@@ -120,7 +120,7 @@ enum Source {
 impl Source {
     fn decode(self, param: &str, limits: &Limits, budget: &Budget) -> Result<Loaded, Problem> {
         match self {
-            Self::Data(uri) => decode(&data(&uri).map_err(|why| Problem::field(param, why))?, param, limits, budget),
+            Self::Data(uri) => of_uri(param, &uri, limits, budget),
             Self::Fetched(bytes) => decode(&bytes, param, limits, budget),
         }
     }
@@ -166,6 +166,14 @@ fn decode(bytes: &[u8], param: &str, limits: &Limits, budget: &Budget) -> Result
     let held = budget.take((pixels * PIXEL_BYTES) as usize)?;
     let picture = image::decode(bytes, "picture").map_err(refused)?;
     Ok(Loaded { picture: Arc::new(picture), held })
+}
+
+/// A picture by its data URI alone, as [`Loader::load`] decodes it.
+///
+/// # Errors
+/// As there.
+pub fn of_uri(param: &str, uri: &str, limits: &Limits, budget: &Budget) -> Result<Loaded, Problem> {
+    decode(&data(uri).map_err(|why| Problem::field(param, why))?, param, limits, budget)
 }
 
 /// A drawn picture as a data URI.

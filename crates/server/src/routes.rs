@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::convert::{self, Asked, Wanted};
 use crate::error::{Problem, shortened};
+use crate::health::Standing;
 use crate::layers::{self, RequestId};
 use crate::limits::Limits;
 use crate::metrics::seconds;
@@ -17,7 +18,7 @@ use axum::http::{HeaderMap, Method, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::StreamExt;
-use lare_infer::engine::Update;
+use lare_infer::engine::{Refusal, Update};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -186,7 +187,13 @@ async fn accept(app: &App, request: Request, tracked: &mut Tracked) -> Result<(A
     // Without a bound: the engine must not wait for a slow client, and an answer has its own.
     let (sender, updates) = mpsc::unbounded_channel();
     let ticket = app.engine.submit(request, Box::new(move |update| sender.send(update).is_ok()));
-    let ticket = ticket.map_err(convert::refused)?;
+    let ticket = ticket.map_err(|refusal| {
+        // The server closes its engine last: one that is closed before has failed.
+        if matches!(refusal, Refusal::Closing) {
+            app.health.set(Standing::Broken);
+        }
+        convert::refused(refusal)
+    })?;
     Ok((Accepted { updates, deadline, kept: Kept { ticket, held, in_flight } }, wanted))
 }
 
