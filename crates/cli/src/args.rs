@@ -1,5 +1,9 @@
 //! Every command and flag, documented where it is defined; `docs/cli.md` is made from here.
 
+mod serving;
+
+pub use serving::{BenchServe, LogLevel, Serve};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lare_data::{Split, Task};
 use lare_eval::Intervention;
@@ -24,6 +28,10 @@ pub struct Arguments {
 pub enum Command {
     /// Answer a question about a picture, and show where the model looked.
     Ask(Ask),
+    /// Answer questions over HTTP, as OpenAI's API, with a page to ask on.
+    Serve(Serve),
+    /// Put a server under load, and say how fast it answered.
+    BenchServe(BenchServe),
     /// Train a model from a run config.
     Train(Train),
     /// Measure a model on the suite or a benchmark, and test whether its thoughts matter.

@@ -42,11 +42,6 @@ fn main() -> ExitCode {
         // SAFETY: no other thread has started that could read the environment.
         unsafe { std::env::set_var(CANDLE_THREADS, "1") }
     }
-    // Inside the pool: a product that starts on one of its threads needs no other thread to be woken for it.
-    rayon::scope(|_| run())
-}
-
-fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() && json_is_asked_for() => {
@@ -55,11 +50,22 @@ fn run() -> ExitCode {
         }
         Err(error) => error.exit(),
     };
+    match arguments.command {
+        // They wait for others: the pool keeps its thread.
+        Command::Serve(_) | Command::BenchServe(_) => run(&arguments),
+        // Inside the pool: a product that starts on one of its threads needs no other thread to be woken for it.
+        _ => rayon::scope(|_| run(&arguments)),
+    }
+}
+
+fn run(arguments: &Arguments) -> ExitCode {
     let messages = Messages::new(arguments.json);
     let done = match &arguments.command {
         Command::Ask(ask) => commands::ask::run(ask, &messages),
         Command::Dump(dump) => commands::dump::run(dump, &messages),
         Command::Merge(merge) => commands::merge::run(merge, &messages),
+        Command::Serve(serve) => commands::serve::run(serve, &messages),
+        Command::BenchServe(bench) => commands::bench_serve::run(bench, &messages),
         Command::Train(train) => commands::train::run(train, &messages),
         Command::Eval(eval) => commands::eval::run(eval, &messages),
         Command::MakeData(make) => commands::make_data::run(make, &messages),

@@ -5,11 +5,13 @@
 //! output and nothing else; a disk that is full is an error, because the result was not given. A bar steps aside for
 //! whatever is written while it is shown.
 
+use crate::args::LogLevel;
 use crate::failure::Failure;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::time::{Duration, Instant};
+use tracing_subscriber::filter::LevelFilter;
 
 /// What a command found out, in both forms.
 pub trait Report {
@@ -106,6 +108,22 @@ impl Messages {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
         Progress { bar, lines: !self.live && !self.json, last_line: None, first: None }
+    }
+
+    /// From now on what libraries tell as it happens is written to stderr, a line each; with `--json` an object each.
+    pub fn log(&self, level: LogLevel) {
+        let level = match level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+        };
+        let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+        // A second log beside the first: there is one command a process, so there is none.
+        drop(match self.json {
+            true => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+            false => log.with_ansi(self.colour).try_init(),
+        });
     }
 
     /// A line on stderr, above the bar if there is one.

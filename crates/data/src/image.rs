@@ -173,6 +173,23 @@ pub fn decode_noted(bytes: &[u8], name: &str) -> Result<Opened, ImageError> {
     Ok(Opened { picture, notes })
 }
 
+/// Width and height in pixels as the header says, read without decoding anything.
+///
+/// # Errors
+/// As [`decode`], as far as the header tells.
+pub fn dimensions(bytes: &[u8], name: &str) -> Result<(u32, u32), ImageError> {
+    let format = ::image::guess_format(bytes).ok().filter(|format| is_read(*format));
+    let Some(format) = format else {
+        return Err(ImageError::Format { name: name.to_owned(), got: beginning(bytes) });
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits(0));
+    let decoder = reader.into_decoder().map_err(|error| decoding_error(name, format, &error))?;
+    let (width, height) = decoder.dimensions();
+    check_size(name, (width, height))?;
+    Ok((width, height))
+}
+
 fn is_read(format: ImageFormat) -> bool {
     use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
     matches!(format, Png | Jpeg | Gif | WebP | Bmp)

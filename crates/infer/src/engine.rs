@@ -1,18 +1,38 @@
 //! One model, many callers: requests go in, and what happens to each comes out as it happens.
 //!
-//! An [`Engine`] owns its model on a thread of its own. [`Engine::submit`] refuses at once what cannot be answered or has no
-//! place in the queue; everything else ends in exactly one [`Update::Done`] or [`Update::Failed`], unless its caller is gone.
+//! ```text
+//! submit ─ check ─► queue ─ admit: first come, first served, as its keys and values fit ─► picture, unless it is known
+//!                              each pass: all that are ready read, think or say, in one forward pass ─► updates
+//! ```
+//!
+//! An [`Engine`] answers on a thread of its own and encodes pictures on others. [`Engine::submit`] refuses at once
+//! what cannot be answered or has no place in the queue; everything else ends in exactly one [`Update::Done`] or
+//! [`Update::Failed`], unless its caller is gone.
 
+mod pictures;
+mod pool;
+mod schedule;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use stats::{ROWS, Stats};
+
+use crate::Error;
 use crate::load::Assistant;
 use crate::look::LookReport;
-use crate::options::Options;
-use crate::session::{self, Batch, Event, Finish, Question};
-use crate::{Error, Result};
+use crate::options::{Options, Steps};
+use crate::replaced::{Live, Replacing};
+use crate::session::Finish;
+use crate::talk::Draft;
 use lare_data::Picture;
 use lare_data::chat::{Content, Message, Part, Role};
 use lare_trace::{Grid, Usage};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use pool::Pool;
+use schedule::{Job, Note, Scheduler};
+use stats::Counters;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -85,6 +105,8 @@ pub enum Update {
     Look {
         /// What it saw and thought.
         look: Box<LookReport>,
+        /// How the cells of each picture lie on the original; the look's scores count through all of them.
+        grids: Arc<[Grid]>,
         /// The picture drawn from the thought, where it was asked for.
         drawing: Option<Picture>,
     },
@@ -168,6 +190,19 @@ impl Drop for Ticket {
     }
 }
 
+/// What an engine's model can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The model's own name.
+    pub name: String,
+    /// Most latent steps; 0 for a model that answers in text alone.
+    pub max_steps: usize,
+    /// Most pictures of one request, under this engine's limits.
+    pub pictures: usize,
+    /// Whether it can draw its thoughts.
+    pub can_draw: bool,
+}
+
 /// How an engine stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
@@ -177,40 +212,31 @@ pub struct Load {
     pub running: usize,
 }
 
-struct Job {
-    request: Request,
-    sink: Sink,
-    gone: Arc<AtomicBool>,
-    accepted: Instant,
-}
-
-#[derive(Default)]
-struct Counters {
-    waiting: AtomicUsize,
-    running: AtomicUsize,
-}
-
 /// A model on a thread of its own.
 pub struct Engine {
     assistant: Arc<Assistant>,
     limits: Limits,
-    jobs: Mutex<Option<SyncSender<Job>>>,
+    notes: Mutex<Option<Sender<Note>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     counters: Arc<Counters>,
 }
 
 impl Engine {
-    /// Starts the thread.
+    /// Starts its threads.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(assistant: Arc<Assistant>, limits: Limits) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::sync_channel(limits.queue.max(1));
+        let (sender, notes) = mpsc::channel();
         let counters = Arc::new(Counters::default());
-        let (model, counts) = (assistant.clone(), counters.clone());
-        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || work(&model, &queue, &counts))?;
-        let (jobs, thread) = (Mutex::new(Some(jobs)), Mutex::new(Some(thread)));
-        Ok(Self { assistant, limits, jobs, thread, counters })
+        let scheduler = Scheduler::new(assistant.clone(), limits, counters.clone(), (sender.clone(), notes))?;
+        // Passes of a small model on one thread: its products are too small to be worth waking others for, and those others
+        // would be busy with pictures.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(std::io::Error::other)?;
+        let run = move || pool.install(move || scheduler.run());
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(run)?;
+        let (notes, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));
+        Ok(Self { assistant, limits, notes, thread, counters })
     }
 
     /// Queues a request. `sink` gets its updates, from the engine's thread: it must not block.
@@ -218,40 +244,61 @@ impl Engine {
     /// # Errors
     /// [`Refusal`] for what can never be answered, when the queue is full, and after [`Engine::close`].
     pub fn submit(&self, request: Request, sink: Sink) -> std::result::Result<Ticket, Refusal> {
-        check(&self.assistant, &self.limits, &request)?;
+        let refused = |refusal: Refusal| {
+            self.counters.refused(&refusal);
+            refusal
+        };
+        let draft = draft(&self.assistant, &self.limits, &request).map_err(refused)?;
         let gone = Arc::new(AtomicBool::new(false));
-        let job = Job { request, sink, gone: gone.clone(), accepted: Instant::now() };
-        let Ok(jobs) = self.jobs.lock() else { return Err(Refusal::Closing) };
-        let Some(jobs) = jobs.as_ref() else { return Err(Refusal::Closing) };
-        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        match jobs.try_send(job) {
-            Ok(()) => Ok(Ticket { gone }),
-            Err(error) => {
-                self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
-                match error {
-                    TrySendError::Full(_) => Err(Refusal::Full { waiting: self.limits.queue }),
-                    TrySendError::Disconnected(_) => Err(Refusal::Closing),
-                }
-            }
+        let job = Job { draft, request, sink, gone: gone.clone(), accepted: Instant::now() };
+        let Ok(notes) = self.notes.lock() else { return Err(refused(Refusal::Closing)) };
+        let Some(notes) = notes.as_ref() else { return Err(refused(Refusal::Closing)) };
+        if !self.counters.queued(self.limits.queue) {
+            return Err(refused(Refusal::Full { waiting: self.limits.queue }));
         }
+        // The scheduler keeps the channel open until after it was told to close, which is behind this lock.
+        notes.send(Note::Job(Box::new(job))).map_err(|_| refused(Refusal::Closing))?;
+        Ok(Ticket { gone })
+    }
+
+    /// What its model can do.
+    #[must_use]
+    pub fn about(&self) -> About {
+        let max_steps = self.assistant.config().refocus.max_steps;
+        let pictures = self.limits.pictures.min(1);
+        About { name: self.assistant.name().to_owned(), max_steps, pictures, can_draw: true }
     }
 
     /// How many wait and run.
     #[must_use]
     pub fn load(&self) -> Load {
-        let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
-        Load { waiting: count(&self.counters.waiting), running: count(&self.counters.running) }
+        self.counters.load()
+    }
+
+    /// What it has done so far, and what it holds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.counters.stats()
     }
 
     /// Takes no more requests and waits until those that were accepted are answered.
     pub fn close(&self) {
-        if let Ok(mut jobs) = self.jobs.lock() {
-            jobs.take();
+        if let Ok(mut notes) = self.notes.lock()
+            && let Some(notes) = notes.take()
+        {
+            drop(notes.send(Note::Close));
         }
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
         if let Some(thread) = thread {
             drop(thread.join());
         }
+    }
+}
+
+impl Drop for Engine {
+    /// As [`Engine::close`].
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -279,7 +326,8 @@ fn question(request: &Request) -> std::result::Result<String, Refusal> {
     Ok(text)
 }
 
-fn check(assistant: &Assistant, limits: &Limits, request: &Request) -> std::result::Result<(), Refusal> {
+/// A request that is ready to be begun with, or why it never can be.
+fn draft(assistant: &Assistant, limits: &Limits, request: &Request) -> std::result::Result<Draft<'static>, Refusal> {
     if request.pictures.len() > limits.pictures {
         let reason = format!("at most {} pictures, got {}", limits.pictures, request.pictures.len());
         return Err(Refusal::Bad { field: "messages", reason });
@@ -289,53 +337,22 @@ fn check(assistant: &Assistant, limits: &Limits, request: &Request) -> std::resu
         Error::Option { field, .. } => Refusal::Bad { field, reason: error.to_string() },
         _ => Refusal::Bad { field: "messages", reason: error.to_string() },
     };
-    session::check(assistant, &Question::new(0, &text, request.options)).map_err(refused)
-}
-
-fn work(assistant: &Assistant, queue: &Receiver<Job>, counters: &Counters) {
-    for mut job in queue {
-        counters.waiting.fetch_sub(1, Ordering::Relaxed);
-        counters.running.fetch_add(1, Ordering::Relaxed);
-        if !job.gone.load(Ordering::Relaxed) {
-            let last = match one(assistant, &mut job) {
-                Ok(answered) => Update::Done(Box::new(answered)),
-                Err(error) => Update::Failed(Failure::Broken { reason: error.to_string() }),
-            };
-            (job.sink)(last);
-        }
-        counters.running.fetch_sub(1, Ordering::Relaxed);
+    let mut options = request.options;
+    if request.replace == Some(Replacement::MarkersOnly) {
+        options.steps = Steps::Fixed(0);
     }
-}
-
-fn one(assistant: &Assistant, job: &mut Job) -> Result<Answered> {
-    let begun = Instant::now();
-    let text = question(&job.request).unwrap_or_default(); // checked when it was accepted
-    let pictures: Vec<&Picture> = job.request.pictures.iter().map(AsRef::as_ref).collect();
-    let question = Question::new(0, &text, job.request.options);
-    let mut first = None;
-    let (sink, accepted) = (&mut job.sink, job.accepted);
-    let batch = Batch { pictures: &pictures, questions: &[question] };
-    let answers = session::answer(assistant, &batch, &mut |event| {
-        match event {
-            Event::Looked { look, .. } => sink(Update::Look { look: Box::new(look.clone()), drawing: None }),
-            Event::Token { text, .. } => {
-                first.get_or_insert_with(|| accepted.elapsed());
-                sink(Update::Text(text.into()))
-            }
-            Event::Done { .. } => true,
-        };
-    })?;
-    let total = accepted.elapsed();
-    let answer = answers.into_iter().next().ok_or(Error::EmptyQuestion { number: 1, got: text.clone() })?;
-    Ok(Answered {
-        prompt_tokens: answer.usage.processed_positions.saturating_sub(answer.usage.text_tokens),
-        text: answer.text,
-        finish: answer.finish,
-        stopped: false,
-        usage: answer.usage,
-        grids: vec![answer.grid],
-        queued: begun.duration_since(accepted),
-        first_token: first.unwrap_or(total),
-        total,
-    })
+    let mut draft = Draft::new(assistant, &text, options, 1).map_err(refused)?;
+    draft.stop.clone_from(&request.stop);
+    if let Some(replace) = request.replace {
+        draft.replacing = Replacing::Live(Live::new(replace));
+    }
+    let needed = Pool::bytes_for(assistant, draft.most_slots(assistant.config()));
+    if needed > limits.cache_bytes {
+        let reason = format!(
+            "its prompt, steps and answer may take {needed} bytes of keys and values, and all requests together have {}; ask for a shorter answer",
+            limits.cache_bytes
+        );
+        return Err(Refusal::Bad { field: "max_tokens", reason });
+    }
+    Ok(draft)
 }

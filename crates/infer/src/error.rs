@@ -107,6 +107,15 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// A panic while one question was computed.
+    #[error(
+        "the computation of an answer panicked\n  got       {reason}\n\nhint: this is a fault of the program; please report it with the picture and the question"
+    )]
+    Panic {
+        /// The panic's message.
+        reason: String,
+    },
+
     /// The model computed something that is no number.
     #[error(
         "the model computed {what} that is not a number\n  got       {got}\n\nhint: its weights hold NaN or infinity; `lare inspect` names them"

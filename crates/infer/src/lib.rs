@@ -4,7 +4,7 @@
 //! once, and tells of every look and word as it happens; [`record::record`] turns an answer into a trace.
 //!
 //! Invariants: no gradients, no printing, no environment, no files but those of a model folder. The same seed gives
-//! the same answer. A row of a batch answers as the row alone.
+//! the same answer. With frozen weights an answer has the same bits alone, in any batch, and served by an [`Engine`].
 //!
 //! ```no_run
 //! use lare_infer::{Assistant, Batch, Options, Question, session};
@@ -19,6 +19,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod advance;
 pub mod draw;
 pub mod engine;
 mod error;
@@ -33,10 +34,15 @@ pub mod record;
 pub mod replaced;
 pub mod sampler;
 pub mod session;
+mod talk;
 
 pub use candle_core::{Device, Tensor};
+pub use engine::Engine;
 pub use error::{Error, Result};
+pub use lare_data::export::png;
+pub use lare_data::{Picture, chat, image};
 pub use lare_model::{Adapter, Format};
+pub use lare_trace::{Grid, Usage, Word};
 pub use load::{Assistant, Files};
 pub use look::LookReport;
 pub use options::{Options, Steps};

@@ -1,9 +1,9 @@
 //! What one latent step saw and thought, read out of the tensors.
 
 use crate::{Assistant, Error, Result};
+use candle_core::Tensor;
 use lare_data::tokenizer::END;
-use lare_model::reasoning::Scene;
-use lare_model::{Reasoning, Thread};
+use lare_model::{Focus, Reasoning};
 use lare_trace::Word;
 
 /// One latent step of one question.
@@ -29,86 +29,67 @@ pub struct LookReport {
     pub time_ms: f64,
 }
 
-/// The halting head of every row, now.
-pub(crate) fn halt_probabilities(assistant: &Assistant, thread: &Thread) -> Result<Vec<f32>> {
-    let logits: Vec<f32> = assistant.reasoner.halt_logits(thread)?.to_vec1()?;
+/// The halting head at hidden states `[B, D]`.
+pub(crate) fn halt_probabilities(assistant: &Assistant, hidden: &Tensor) -> Result<Vec<f32>> {
+    let logits: Vec<f32> = assistant.reasoner.refocus.halt_logits(hidden)?.to_vec1()?;
     logits.iter().map(|x| finite("a halting probability", 1.0 / (1.0 + (-x).exp()))).collect()
 }
 
-/// One latent step of all rows, as numbers.
+/// A step that a question took.
 pub(crate) struct Step<'a> {
-    scores: Vec<Vec<f32>>,
-    chosen: &'a [Vec<u32>],
-    cells: Vec<usize>,
-    gate_mean: Vec<f32>,
-    halt: &'a [f32],
-    thoughts: Vec<Vec<f32>>,
-    nearest: Vec<Vec<f32>>,
-    named: Vec<Vec<Vec<f32>>>,
-    embedding_rms: f64,
-    time_ms: f64,
+    /// What it saw and thought, of one row.
+    pub focus: &'a Focus,
+    /// The halting head after it.
+    pub halt: f32,
+    /// Vocabulary entries to report.
+    pub words: usize,
 }
 
-impl<'a> Step<'a> {
-    /// Reads the newest step of a thread.
-    pub(crate) fn read(
-        assistant: &Assistant,
-        scene: &Scene,
-        thread: &'a Thread,
-        halt: &'a [f32],
-        time_ms: f64,
-    ) -> Result<Self> {
-        let reasoner = &assistant.reasoner;
-        let Some(focus) = thread.steps.last() else {
-            let (expected, got) = ("a step".into(), "none".into());
-            return Err(lare_model::Error::Arguments { what: "steps taken", expected, got }.into());
-        };
-        let language = &reasoner.backbone.language;
-        let pictures = thread.cache.slots.shared_of_row();
-        Ok(Self {
-            scores: focus.log_scores.exp()?.to_vec2()?,
-            chosen: &focus.chosen,
-            cells: pictures
-                .iter()
-                .map(|p| scene.look.grids[*p as usize].iter().map(|grid| grid.cells()).sum())
-                .collect(),
-            gate_mean: focus.gate_mean.to_vec1()?,
-            halt,
-            thoughts: focus.thought.to_vec2()?,
-            nearest: reasoner.nearest_words(focus.holds())?.to_vec2()?,
-            named: reasoner.semantic.words(focus.holds(), language.embedding())?.to_vec3()?,
-            embedding_rms: language.embedding_rms()?,
-            time_ms,
-        })
+/// Steps as numbers; `time_ms` is what all of them took together.
+pub(crate) fn reports(assistant: &Assistant, steps: &[Step], time_ms: f64) -> Result<Vec<LookReport>> {
+    if steps.is_empty() {
+        return Ok(Vec::new());
     }
-
-    /// What it was for one row.
-    pub(crate) fn report(&self, assistant: &Assistant, row: usize, words: usize) -> Result<LookReport> {
-        let thought = self.thoughts[row].clone();
-        let norm = thought.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() * self.embedding_rms;
-        let mut scores = self.scores[row].clone();
-        scores.truncate(self.cells[row]); // the rest is padding to the batch's largest picture
-        let named = self.named[row].iter().flat_map(|logits| best_words(assistant, &softmax(logits), 1));
+    let reasoner = &assistant.reasoner;
+    let language = &reasoner.backbone.language;
+    let holds: Vec<&Tensor> = steps.iter().map(|step| step.focus.holds()).collect();
+    let holds = Tensor::cat(&holds, 0)?;
+    let nearest: Vec<Vec<f32>> = reasoner.nearest_words(&holds)?.to_vec2()?;
+    let named: Vec<Vec<Vec<f32>>> = reasoner.semantic.words(&holds, language.embedding())?.to_vec3()?;
+    let rms = language.embedding_rms()?;
+    let all = steps.iter().zip(nearest).zip(named);
+    let report = |((step, nearest), named): ((&Step, Vec<f32>), Vec<Vec<f32>>)| {
+        let thought: Vec<f32> = step.focus.thought.flatten_all()?.to_vec1()?;
+        let norm = thought.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() * rms;
+        let gate = step.focus.gate_mean.to_vec1::<f32>()?;
+        let named = named.iter().flat_map(|logits| best_words(assistant, &softmax(logits), 1));
         Ok(LookReport {
-            scores,
-            chosen: self.chosen[row].iter().map(|p| *p as usize).collect(),
-            nearest: best_words(assistant, &self.nearest[row], words),
+            scores: step.focus.log_scores.exp()?.flatten_all()?.to_vec1()?,
+            chosen: step.focus.chosen.iter().flatten().map(|p| *p as usize).collect(),
+            nearest: best_words(assistant, &nearest, step.words),
             named: named.collect(),
-            gate_mean: finite("a gate", self.gate_mean[row])?,
-            halt_probability: self.halt[row],
+            gate_mean: finite("a gate", gate.first().copied().unwrap_or(0.0))?,
+            halt_probability: step.halt,
             latent_norm: finite("a thought", norm as f32)?,
             thought,
-            time_ms: self.time_ms,
+            time_ms,
         })
-    }
+    };
+    all.map(report).collect()
 }
 
 /// The entries with the highest scores, markers left out.
 fn best_words(assistant: &Assistant, scores: &[f32], count: usize) -> Vec<Word> {
     let mut order: Vec<usize> = (END as usize + 1..scores.len()).collect();
-    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+    let better = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+    // The few best, without sorting the whole vocabulary.
+    if count > 0 && count < order.len() {
+        order.select_nth_unstable_by(count - 1, better);
+    }
+    order.truncate(count);
+    order.sort_unstable_by(better);
     let text = |id: usize| assistant.tokenizer.word(id as u32).unwrap_or_default().to_owned();
-    order.into_iter().take(count).map(|id| Word { text: text(id), score: scores[id] }).collect()
+    order.into_iter().map(|id| Word { text: text(id), score: scores[id] }).collect()
 }
 
 fn softmax(logits: &[f32]) -> Vec<f32> {

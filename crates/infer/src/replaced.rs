@@ -1,9 +1,14 @@
 //! What a causal test puts in the place of what the model thinks and reads.
 
-use crate::Result;
+use crate::engine::Replacement;
 use crate::look::finite;
-use candle_core::Tensor;
+use crate::sampler::normals;
+use crate::{Assistant, Result};
 use lare_model::Config;
+use lare_model::refocus::{Grid, Refocus};
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 /// Thoughts and looks of one question that are not the model's own, step by step. A step that has no entry, or `None`,
 /// is left alone. How many steps are taken stays with [`crate::Options::steps`].
@@ -41,16 +46,101 @@ impl Replaced<'_> {
     }
 }
 
-/// The thoughts `own` `[B, D]`, with those of some rows replaced.
-pub(crate) fn thoughts(own: &Tensor, given: &[Option<&[f32]>]) -> lare_model::Result<Tensor> {
-    let mut rows = own.to_vec2::<f32>()?;
-    for (row, given) in rows.iter_mut().zip(given) {
-        if let Some(given) = given {
-            row.copy_from_slice(given);
+/// Where what is put in the place of a question's thoughts and looks comes from.
+pub(crate) enum Replacing<'a> {
+    /// From a plan, step by step; the empty one replaces nothing.
+    Given(Replaced<'a>),
+    /// From what it is at each step.
+    Live(Live),
+}
+
+/// One [`Replacement`] of every step, drawn as the steps come.
+pub(crate) struct Live {
+    what: Replacement,
+    seed: u64,
+}
+
+/// What stands in for parts of one step.
+pub(crate) struct Standin {
+    thought: Option<Thought>,
+    /// Read in place of what the step chooses.
+    pub patches: Option<Vec<u32>>,
+}
+
+/// What is thought in place of a step's own thought.
+enum Thought {
+    /// This.
+    Is(Vec<f32>),
+    /// This direction, as long as the thought itself.
+    Along(Vec<f32>),
+}
+
+impl Live {
+    pub(crate) fn new(what: Replacement) -> Self {
+        let seed = match what {
+            Replacement::Noise { seed } | Replacement::RandomPatches { seed } => seed,
+            Replacement::Zero | Replacement::RepeatFirst | Replacement::MarkersOnly => 0,
+        };
+        Self { what, seed }
+    }
+
+    fn standin(&self, refocus: &Refocus, k: usize, grids: &[Grid], first: Option<&[f32]>, width: usize) -> Standin {
+        // A stream for each step: what is drawn for one does not depend on how much was drawn before.
+        let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
+        dice.set_stream(k as u64);
+        let nothing = Standin { thought: None, patches: None };
+        match self.what {
+            Replacement::Zero => Standin { thought: Some(Thought::Is(vec![0.0; width])), ..nothing },
+            Replacement::Noise { .. } => {
+                let noise = normals(dice.random(), width);
+                Standin { thought: Some(Thought::Along(noise)), ..nothing }
+            }
+            Replacement::RepeatFirst => Standin { thought: first.map(|first| Thought::Is(first.to_vec())), ..nothing },
+            Replacement::MarkersOnly => nothing,
+            Replacement::RandomPatches { .. } => {
+                let mut cells: Vec<u32> = (0..grids.iter().map(|grid| grid.cells() as u32).sum()).collect();
+                cells.shuffle(&mut dice);
+                cells.truncate(refocus.patches_of_a_look(grids));
+                Standin { patches: Some(cells).filter(|cells| !cells.is_empty()), ..nothing }
+            }
         }
     }
-    let (shape, device) = (own.shape().clone(), own.device());
-    Ok(Tensor::from_vec(rows.concat(), shape, device)?)
+}
+
+impl Replacing<'_> {
+    /// What stands in for parts of step `k`, on a picture whose cells lie in `grids`; `first` is the thought of the first step.
+    pub(crate) fn standin(&self, assistant: &Assistant, k: usize, grids: &[Grid], first: Option<&[f32]>) -> Standin {
+        match self {
+            Self::Given(replaced) => {
+                let thought = replaced.thought_at(k).map(|thought| Thought::Is(thought.to_vec()));
+                Standin { thought, patches: replaced.patches_at(k) }
+            }
+            Self::Live(live) => {
+                let width = assistant.config().language.width;
+                live.standin(&assistant.reasoner.refocus, k, grids, first, width)
+            }
+        }
+    }
+}
+
+impl Standin {
+    /// Whether it has a thought.
+    pub(crate) fn thinks(&self) -> bool {
+        self.thought.is_some()
+    }
+
+    /// Replaces a thought.
+    pub(crate) fn think(&self, own: &mut [f32]) {
+        let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
+        match &self.thought {
+            None => {}
+            Some(Thought::Is(thought)) => own.copy_from_slice(thought),
+            Some(Thought::Along(noise)) => {
+                let scale = norm(own) / norm(noise).max(1e-6);
+                own.iter_mut().zip(noise).for_each(|(own, noise)| *own = noise * scale);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -38,12 +38,13 @@ impl Sampler {
     /// The next token from logits `[V]`; minus infinity rules one out. Ties go to the earlier token.
     pub fn pick(&mut self, logits: &[f32]) -> u32 {
         let Sampling { temperature, top_p, .. } = self.sampling;
+        if temperature <= 0.0 {
+            let better = |best: usize, i: usize| if logits[i].total_cmp(&logits[best]).is_gt() { i } else { best };
+            return (0..logits.len()).fold(0, better) as u32;
+        }
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
         let best = order.first().copied().unwrap_or(0);
-        if temperature <= 0.0 {
-            return best as u32;
-        }
         let highest = logits.get(best).copied().unwrap_or(0.0);
         let weight = |i: &usize| f64::from((logits[*i] - highest) / temperature).exp();
         let total: f64 = order.iter().map(weight).sum();

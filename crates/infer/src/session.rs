@@ -1,28 +1,27 @@
-//! Answers a batch of questions: prepare, encode, first look, prompt, think, say.
+//! Answers a batch of questions: prepare, encode, and then pass after pass until all are answered.
 //!
 //! ```text
-//! pictures ─ prepare, encode by shape ─► Views ─ look ─► Scene ─ prompt ─► Thread
-//!                                                       Thread ─ step until each row stops ─► Thread, looks
-//!                                                       Thread ─ </think>, then token by token ─► text
+//! pictures ─ prepare, encode, look ─► Ground, one a picture
+//! Ground ─ prompt, step until it stops, </think>, token by token ─► text, looks       a question
 //! ```
 //!
 //! Rows may ask about different pictures of different shapes, take different numbers of steps and say answers of
-//! different lengths; none of it changes what another row answers, but for a tie that rounding decides (the blocking of
-//! products follows the number of rows).
+//! different lengths; none of it changes what another row answers. The same passes answer a server's requests
+//! ([`crate::engine`]): with frozen weights an answer has the same bits alone, in any batch, and served.
 
-use crate::look::{LookReport, Step, finite, halt_probabilities};
-use crate::options::{Options, Steps};
-use crate::replaced::{self, Replaced};
-use crate::sampler::Sampler;
-use crate::{Assistant, Error, Result};
-use candle_core::{D, Tensor};
-use lare_data::tokenizer::{END, THINK_END};
-use lare_data::{Picture, Prepared, prepare, prompt};
-use lare_model::config::{Config, Context, Thinking};
-use lare_model::reasoning::{Intervention, ReplaceThought, Scene};
-use lare_model::{Prompts, Reasoning, Thread, Views};
+use crate::advance::{News, advance};
+use crate::look::LookReport;
+use crate::options::Options;
+use crate::replaced::{Replaced, Replacing};
+use crate::talk::{Draft, Talk};
+use crate::{Assistant, Result};
+use candle_core::Tensor;
+use lare_data::{Picture, Prepared, prepare};
+use lare_model::config::{Config, Context};
+use lare_model::{Conversation, Ground, Reasoning, Views};
 use lare_trace::{Grid, Timing, Usage};
-use std::collections::BTreeMap;
+use rayon::prelude::*;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// One question on one of the batch's pictures.
@@ -57,7 +56,7 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Its questions, checked and ready.
-    fn rows(&self, assistant: &Assistant) -> Result<Vec<Row<'a>>> {
+    fn drafts(&self, assistant: &Assistant) -> Result<Vec<Draft<'a>>> {
         let pictures = self.pictures.len();
         if let Some(question) = self.questions.iter().find(|q| q.picture >= pictures) {
             let (what, got) = ("picture of a question", question.picture.to_string());
@@ -65,7 +64,7 @@ impl<'a> Batch<'a> {
             return Err(lare_model::Error::Arguments { what, expected, got }.into());
         }
         let numbered = self.questions.iter().zip(1..);
-        numbered.map(|(question, number)| Row::new(assistant, question, number)).collect()
+        numbered.map(|(question, number)| draft(assistant, question, number)).collect()
     }
 }
 
@@ -98,7 +97,7 @@ pub enum Event<'a> {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model said `<end>`.
+    /// The model said `<end>`, or what the answer was to end at.
     End,
     /// `max_tokens` was reached.
     Length,
@@ -136,12 +135,20 @@ pub fn picture_positions(config: &Config, cells: usize) -> usize {
     }
 }
 
+/// A question that is ready to be begun with.
+fn draft<'a>(assistant: &Assistant, question: &Question<'a>, number: usize) -> Result<Draft<'a>> {
+    question.replaced.check(assistant.config())?;
+    let mut draft = Draft::new(assistant, question.text, question.options, number)?;
+    draft.replacing = Replacing::Given(question.replaced);
+    Ok(draft)
+}
+
 /// Refuses what [`answer`] would refuse about one question, without computing anything.
 ///
 /// # Errors
 /// An empty question, one that does not fit the context, an option that cannot be.
 pub fn check(assistant: &Assistant, question: &Question) -> Result<()> {
-    Row::new(assistant, question, 1).map(drop)
+    draft(assistant, question, 1).map(drop)
 }
 
 /// Answers every question of a batch, in the order of the questions.
@@ -151,32 +158,68 @@ pub fn check(assistant: &Assistant, question: &Question) -> Result<()> {
 /// Later: weights that lead to NaN.
 pub fn answer(assistant: &Assistant, batch: &Batch, on_event: &mut dyn FnMut(Event)) -> Result<Vec<Answer>> {
     let started = Instant::now();
-    let mut rows = batch.rows(assistant)?;
-    if rows.is_empty() {
+    let drafts = batch.drafts(assistant)?;
+    if drafts.is_empty() {
         return Ok(Vec::new());
     }
     let vision = &assistant.config().vision;
-    let prepared: Vec<Prepared> = batch.pictures.iter().map(|p| prepare(p, vision.cell_px, vision.max_cells)).collect();
+    let prepared: Vec<Prepared> =
+        batch.pictures.par_iter().map(|p| prepare(p, vision.cell_px, vision.max_cells)).collect();
     let mut clock = Clock { last: started };
     let mut timing = Timing { prepare: clock.lap(), ..Timing::default() };
-
-    let (views, slot_of_picture) = encode(assistant, &prepared)?;
+    let views = prepared.par_iter().map(|picture| encode(assistant, picture)).collect::<Result<Vec<_>>>()?;
     timing.encode = clock.lap();
-    let scene = assistant.reasoner.look(&views)?;
-    let ids = rows.iter().map(|r| r.prompt.clone()).collect();
-    let picture_of_row = batch.questions.iter().map(|q| slot_of_picture[q.picture]).collect();
-    let mut thread = assistant.reasoner.prompt(&scene, &Prompts { ids, picture_of_row })?;
+    let grounds = views.par_iter().map(|views| Ok(Arc::new(ground(assistant, views)?))).collect::<Result<Vec<_>>>()?;
+    let language = assistant.reasoner.language();
+    let begun = drafts.into_iter().zip(batch.questions).map(|(draft, question)| {
+        let slab = language.slab(draft.most_slots(assistant.config()), assistant.device())?;
+        Ok(Talk::new(draft, Conversation::new(grounds[question.picture].clone(), slab)?))
+    });
+    let mut talks = begun.collect::<Result<Vec<Talk>>>()?;
     timing.prefill = clock.lap();
-    think(assistant, &scene, &mut thread, &mut rows, on_event)?;
-    timing.think = clock.lap();
-    say(assistant, &mut thread, &mut rows, on_event)?;
-    timing.answer = clock.lap();
+    converse(assistant, &mut talks, &mut timing, on_event)?;
     timing.total = started.elapsed().as_secs_f64() * 1e3;
 
-    let finished = rows.into_iter().zip(batch.questions);
-    Ok(finished
-        .map(|(row, q)| row.answer(assistant, batch.pictures[q.picture], &prepared[q.picture], timing))
-        .collect())
+    let answered = |(talk, question): (Talk, &Question)| {
+        let grid = grid(assistant.config(), batch.pictures[question.picture], &prepared[question.picture]);
+        answered(assistant, talk, grid, timing)
+    };
+    Ok(talks.into_iter().zip(batch.questions).map(answered).collect())
+}
+
+/// Pass after pass until every row is done. A pass counts as thinking while a row thinks.
+fn converse(
+    assistant: &Assistant,
+    talks: &mut [Talk],
+    timing: &mut Timing,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<()> {
+    let mut clock = Clock { last: Instant::now() };
+    while talks.iter().any(|talk| talk.finish.is_none()) {
+        let (mut places, mut moving) = (Vec::new(), Vec::new());
+        for (row, talk) in talks.iter_mut().enumerate().filter(|(_, talk)| talk.finish.is_none()) {
+            places.push(row);
+            moving.push(talk);
+        }
+        let reads = moving.iter().any(|talk| talk.is_reading());
+        let thinks = moving.iter().any(|talk| talk.is_thinking());
+        for (row, news) in places.into_iter().zip(advance(assistant, &mut moving, usize::MAX)) {
+            for news in news? {
+                match &news {
+                    News::Looked(look) => on_event(Event::Looked { row, look }),
+                    News::Said(text) => on_event(Event::Token { row, text }),
+                    News::Done(finish) => on_event(Event::Done { row, finish: *finish }),
+                }
+            }
+        }
+        let part = match (reads, thinks) {
+            (true, _) => &mut timing.prefill,
+            (_, true) => &mut timing.think,
+            _ => &mut timing.answer,
+        };
+        *part += clock.lap();
+    }
+    Ok(())
 }
 
 /// Milliseconds between one call and the next.
@@ -193,146 +236,17 @@ impl Clock {
     }
 }
 
-/// Tokens of an answer that a question must leave room for.
-const LEAST_ANSWER: usize = 8;
-
-/// One question on its way.
-struct Row<'a> {
-    prompt: Vec<u32>,
-    options: Options,
-    replaced: Replaced<'a>,
-    most_steps: usize,
-    thinking: bool,
-    looks: Vec<LookReport>,
-    sampler: Sampler,
-    tokens: Vec<u32>,
-    /// Where the answer begins among the tokens; `None` while steps are said.
-    answer_at: Option<usize>,
-    said: String,
-    finish: Option<Finish>,
-}
-
-impl<'a> Row<'a> {
-    fn new(assistant: &Assistant, question: &Question<'a>, number: usize) -> Result<Self> {
-        let (config, options, replaced) = (assistant.config(), question.options, question.replaced);
-        options.check(config)?;
-        replaced.check(config)?;
-        if question.text.trim().is_empty() {
-            return Err(Error::EmptyQuestion { number, got: question.text.into() });
-        }
-        let prompt = prompt::lay_out(&assistant.tokenizer, question.text).ids;
-        let most_steps = options.most_steps(config);
-        let room = positions(config).saturating_sub(most_steps * config.positions_per_step() + LEAST_ANSWER);
-        if prompt.len() > room {
-            // Two of the prompt's tokens are its markers.
-            let (most, got) = (room.saturating_sub(2), prompt.len() - 2);
-            return Err(Error::LongQuestion { number, most, steps: most_steps, got });
-        }
-        Ok(Self {
-            prompt,
-            options,
-            replaced,
-            most_steps,
-            thinking: true,
-            looks: Vec::new(),
-            sampler: Sampler::new(options.sampling),
-            tokens: Vec::new(),
-            answer_at: (!config.language.says_steps).then_some(0),
-            said: String::new(),
-            finish: None,
-        })
-    }
-
-    /// Decides whether to look once more, given what the halting head says now. A row that stopped never goes on.
-    fn go_on(&mut self, halt_probability: f32) -> bool {
-        let wants = match self.options.steps {
-            Steps::Fixed(_) => true,
-            Steps::Auto { threshold } => halt_probability < threshold,
-        };
-        self.thinking = self.thinking && wants && self.looks.len() < self.most_steps;
-        self.thinking
-    }
-
-    /// Takes the next token and decides whether it was the last.
-    fn hear(&mut self, token: u32, config: &Config) {
-        if token == END {
-            self.finish = Some(Finish::End);
-            return;
-        }
-        self.tokens.push(token);
-        if token == THINK_END {
-            self.answer_at = Some(self.tokens.len());
-        }
-        // `</think>` and all tokens but the newest have been fed.
-        let used = self.prompt.len() + self.looks.len() + self.spliced(config) + self.tokens.len();
-        if self.tokens.len() >= self.options.max_tokens {
-            self.finish = Some(Finish::Length);
-        } else if used >= positions(config) {
-            self.finish = Some(Finish::Context);
-        }
-    }
-
-    /// Tokens that its looks appended to the context.
-    fn spliced(&self, config: &Config) -> usize {
-        match config.refocus.thinking {
-            Thinking::Splice => self.entries_read(config),
-            _ => 0,
-        }
-    }
-
-    /// Entries of the memory that its looks read.
-    fn entries_read(&self, config: &Config) -> usize {
-        self.looks.iter().map(|look| look.chosen.len()).sum::<usize>() * config.entries_per_patch()
-    }
-
-    /// The answer so far; before it, of a model that says steps, nothing.
-    fn text(&self, assistant: &Assistant) -> String {
-        self.answer_at.map_or_else(String::new, |at| assistant.tokenizer.decode(&self.tokens[at..]))
-    }
-
-    /// What to feed next; nothing when done.
-    fn next_input(&self) -> Vec<u32> {
-        match (self.finish, self.tokens.last()) {
-            (Some(_), _) => Vec::new(),
-            (None, None) => vec![THINK_END],
-            (None, Some(token)) => vec![*token],
-        }
-    }
-
-    fn answer(self, assistant: &Assistant, picture: &Picture, prepared: &Prepared, timing: Timing) -> Answer {
-        let config = assistant.config();
-        let grid = grid(config, picture, prepared);
-        let ended = usize::from(self.finish == Some(Finish::End));
-        let words = self.tokens.len();
-        let appended = self.spliced(config);
-        let usage = Usage {
-            text_tokens: 1 + words + ended,
-            latent_steps: self.looks.len(),
-            refocused_visual_tokens: self.entries_read(config) - appended,
-            appended_visual_tokens: appended,
-            // The last token, `<end>` or not, is chosen and never fed.
-            processed_positions: picture_positions(config, grid.cells())
-                + self.prompt.len()
-                + self.looks.len()
-                + appended
-                + words
-                + ended,
-        };
-        let finish = self.finish.unwrap_or(Finish::Context);
-        let steps = &self.tokens[..self.answer_at.unwrap_or(words)];
-        let steps = assistant.tokenizer.decode(steps);
-        Answer { text: self.said, steps, tokens: self.tokens, finish, usage, looks: self.looks, grid, timing }
-    }
-}
-
-/// Positions a row may fill: position 0 is the picture's, and a row that is done stands at one position more while
-/// the others go on.
-fn positions(config: &Config) -> usize {
-    config.language.max_positions.saturating_sub(2)
+/// What a question came to.
+fn answered(assistant: &Assistant, talk: Talk, grid: Grid, timing: Timing) -> Answer {
+    let usage = talk.usage(assistant.config(), grid.cells());
+    let finish = talk.finish.unwrap_or(Finish::Context);
+    let steps = talk.said_steps(assistant);
+    let Talk { said: text, tokens, looks, .. } = talk;
+    Answer { text, steps, tokens, finish, usage, looks, grid, timing }
 }
 
 /// The cells as they lie on the original picture. Resizing rounds to whole pixels, so each axis has its own scale.
-fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
+pub(crate) fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
     let cell = |original: usize, inner: usize| (config.vision.cell_px * original) as f32 / inner.max(1) as f32;
     Grid {
         rows: prepared.rows,
@@ -343,94 +257,24 @@ fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
     }
 }
 
-/// Encodes pictures of equal shape together; gives the views and where each picture is in them.
-fn encode(assistant: &Assistant, prepared: &[Prepared]) -> Result<(Views, Vec<u32>)> {
-    let mut shapes: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
-    for (picture, p) in prepared.iter().enumerate() {
-        shapes.entry((p.height, p.width)).or_default().push(picture);
-    }
-    let (mut parts, mut slot_of_picture, mut slot) = (Vec::with_capacity(shapes.len()), vec![0; prepared.len()], 0);
-    for ((height, width), pictures) in shapes {
-        let pixels: Vec<f32> =
-            pictures.iter().flat_map(|p| &prepared[*p].rgb).map(|byte| f32::from(*byte) / 255.0).collect();
-        let pixels = Tensor::from_vec(pixels, (pictures.len(), height, width, 3), assistant.device())?;
-        parts.push(assistant.reasoner.encode(&pixels)?);
-        for picture in pictures {
-            slot_of_picture[picture] = slot;
-            slot += 1;
-        }
-    }
-    Ok((Views::stack(&parts)?, slot_of_picture))
+/// What the encoders see in one picture.
+pub(crate) fn encode(assistant: &Assistant, prepared: &Prepared) -> Result<Views> {
+    let pixels: Vec<f32> = prepared.rgb.iter().map(|byte| f32::from(*byte) / 255.0).collect();
+    let pixels = Tensor::from_vec(pixels, (1, prepared.height, prepared.width, 3), assistant.device())?;
+    Ok(assistant.reasoner.encode(&pixels)?)
 }
 
-/// Takes latent steps until every row has stopped.
-fn think(
-    assistant: &Assistant,
-    scene: &Scene,
-    thread: &mut Thread,
-    rows: &mut [Row],
-    on_event: &mut dyn FnMut(Event),
-) -> Result<()> {
-    let mut halt = halt_probabilities(assistant, thread)?;
-    loop {
-        let thinking: Vec<bool> = rows.iter_mut().zip(&halt).map(|(row, halt)| row.go_on(*halt)).collect();
-        if !thinking.contains(&true) {
-            return Ok(());
-        }
-        let mut clock = Clock { last: Instant::now() };
-        let k = thread.steps.len();
-        let patches: Vec<_> = rows.iter().map(|row| row.replaced.patches_at(k)).collect();
-        let given: Vec<_> = rows.iter().map(|row| row.replaced.thought_at(k)).collect();
-        let replace = |_: usize, own: &Tensor| replaced::thoughts(own, &given);
-        let thought: Option<ReplaceThought> = if given.iter().any(Option::is_some) { Some(&replace) } else { None };
-        assistant.reasoner.step(scene, thread, &thinking, Intervention { thought, patches: &patches })?;
-        halt = halt_probabilities(assistant, thread)?;
-        let time_ms = clock.lap();
-        let step = Step::read(assistant, scene, thread, &halt, time_ms)?;
-        for (row, _) in thinking.iter().enumerate().filter(|(_, thinking)| **thinking) {
-            let look = step.report(assistant, row, rows[row].options.nearest_words)?;
-            on_event(Event::Looked { row, look: &look });
-            rows[row].looks.push(look);
-        }
-    }
-}
-
-/// Says `</think>` and then token after token until every row is done.
-fn say(assistant: &Assistant, thread: &mut Thread, rows: &mut [Row], on_event: &mut dyn FnMut(Event)) -> Result<()> {
-    while rows.iter().any(|r| r.finish.is_none()) {
-        let inputs: Vec<Vec<u32>> = rows.iter().map(Row::next_input).collect();
-        let logits = assistant.reasoner.say(thread, &inputs)?.squeeze(1)?; // [B, V]
-        let finite_sum = logits.sum(D::Minus1)?.to_vec1::<f32>()?;
-        for (place, (row, mut logits)) in rows.iter_mut().zip(logits.to_vec2::<f32>()?).enumerate() {
-            if row.finish.is_some() {
-                continue;
-            }
-            finite("a logit", finite_sum[place])?;
-            // The markers before `<end>` lay out conversations; none is a word of an answer. One ends steps that are said.
-            let ends_steps = row.answer_at.is_none().then(|| logits[THINK_END as usize]);
-            logits.iter_mut().take(END as usize).for_each(|logit| *logit = f32::NEG_INFINITY);
-            if let Some(logit) = ends_steps {
-                logits[THINK_END as usize] = logit;
-            }
-            let token = row.sampler.pick(&logits);
-            row.hear(token, assistant.config());
-            let text = row.text(assistant);
-            if let Some(more) = text.strip_prefix(&row.said).filter(|more| !more.is_empty()) {
-                on_event(Event::Token { row: place, text: more });
-            }
-            row.said = text;
-            if let Some(finish) = row.finish {
-                on_event(Event::Done { row: place, finish });
-            }
-        }
-    }
-    Ok(())
+/// One picture, looked at once: what conversations about it go on from.
+pub(crate) fn ground(assistant: &Assistant, views: &Views) -> Result<Ground> {
+    Ok(Ground::Scene(assistant.reasoner.look(views)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Steps;
     use crate::{Sampling, tiny};
+    use lare_data::prompt;
 
     fn options(steps: usize) -> Options {
         let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 1 };
@@ -455,8 +299,8 @@ mod tests {
             assert_eq!(row.looks.len(), alone.looks.len());
             for (a, b) in row.looks.iter().zip(&alone.looks) {
                 assert_eq!(a.chosen, b.chosen);
-                let far = a.thought.iter().zip(&b.thought).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                assert!(far < 1e-4, "thoughts differ by {far}");
+                let other = LookReport { time_ms: a.time_ms, ..b.clone() };
+                assert_eq!(*a, other, "to the bit");
             }
         }
     }
@@ -487,31 +331,6 @@ mod tests {
         // 3 patches of 16 fine features each, read by being in the context and by nothing else.
         assert_eq!((answer.usage.appended_visual_tokens, answer.usage.refocused_visual_tokens), (3 * 16, 0));
         assert_eq!(answer.usage.processed_positions, 12 + prompt + 1 + 3 * 16 + said);
-    }
-
-    #[test]
-    fn steps_that_are_said_end_at_the_second_mark_and_are_no_part_of_the_answer() {
-        let heard = |says_steps: bool, tokens: &[u32]| {
-            let assistant = tiny::changed(|config| config.language.says_steps = says_steps);
-            let question = Question::new(0, "cat", Options { max_tokens: 9, ..options(0) });
-            let mut row = Row::new(&assistant, &question, 1).unwrap();
-            tokens.iter().for_each(|token| row.hear(*token, assistant.config()));
-            let text = row.text(&assistant);
-            row.said.clone_from(&text);
-            let picture = tiny::picture(192, 192, 1);
-            let vision = &assistant.config().vision;
-            let prepared = prepare(&picture, vision.cell_px, vision.max_cells);
-            let answer = row.answer(&assistant, &picture, &prepared, Timing::default());
-            (answer.steps, answer.text, answer.usage.text_tokens)
-        };
-        let assistant = tiny::assistant();
-        let [dog, cat] = ["dog", "cat"].map(|word| assistant.tokenizer.encode(word)[0]);
-        let both = ("dog".to_owned(), "cat".to_owned(), 5);
-        assert_eq!(heard(true, &[dog, THINK_END, cat, END]), both);
-        // Cut off in its steps, it has no answer yet.
-        assert_eq!(heard(true, &[dog, cat]), ("dog cat".to_owned(), String::new(), 3));
-        assert_eq!(heard(true, &[THINK_END, cat, END]), (String::new(), "cat".to_owned(), 4));
-        assert_eq!(heard(false, &[dog, cat, END]), (String::new(), "dog cat".to_owned(), 4));
     }
 
     #[test]

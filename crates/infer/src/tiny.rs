@@ -5,6 +5,7 @@ use crate::sampler::normals;
 use candle_core::{Device, Tensor};
 use lare_data::{Picture, Tokenizer};
 use lare_model::config::Thinking;
+use lare_model::nn::{Part, Weight};
 use lare_model::{Config, Init, Path, Reasoner, Source};
 
 /// Parameters that follow from their names alone.
@@ -23,6 +24,12 @@ impl Source for Random {
             }
         };
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    /// Frozen, as a model is loaded.
+    fn matrix(&self, name: &str, parts: &[Part], inputs: usize, init: Init) -> lare_model::Result<Weight> {
+        let rows = parts.iter().map(|part| part.rows).sum();
+        Weight::frozen(&self.tensor(name, &[rows, inputs], init)?)
     }
 }
 

@@ -112,6 +112,27 @@ impl Collected {
         x.contiguous()?.apply_op2(&weight.contiguous()?, CollectedLinear { shape }).map(Self)
     }
 
+    /// What was computed elsewhere, without a gradient.
+    #[must_use]
+    pub fn frozen(product: &Tensor) -> Self {
+        Self(product.detach())
+    }
+
+    /// Entries `chosen` of each memory, `[1, M, ..]`, one memory behind the other: `[B, J, ..]`, without a gradient.
+    ///
+    /// # Errors
+    /// When the memories' shapes differ, or an entry is not in its memory.
+    pub fn gathered(memories: &[&Self], chosen: &[Tensor]) -> Result<Self> {
+        let rows = memories.iter().zip(chosen).map(|(memory, chosen)| memory.0.index_select(chosen, 1));
+        Ok(Self::frozen(&Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?))
+    }
+
+    /// Bytes of its numbers.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.elem_count() * self.0.dtype().size_in_bytes()
+    }
+
     /// The product; its readers in this crate take care of its gradient.
     pub(crate) fn tensor(&self) -> &Tensor {
         &self.0

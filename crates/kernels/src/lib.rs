@@ -13,7 +13,7 @@
 //!    split over output elements, and each element is summed in a fixed order.
 //! 3. Operations that work row by row (all but [`linear`] and [`feed_forward`], whose blocking follows the number of
 //!    rows) give a row the same bits alone and in a batch; [`linear_stored`] and [`feed_forward_stored`] do so up to
-//!    eight rows.
+//!    eight rows. What [`attention_apart`] gives a query depends on what it sees alone, in any company.
 //! 4. On the CPU an operation takes f32 and says so otherwise; [`round_products_to_bf16`] trades exactness of products
 //!    for speed. Only frozen weights, a [`Matrix`], come as they are stored: in 16 bits or in blocks of 8 or 4. On any
 //!    other device the same formula runs as ordinary candle operations.
@@ -36,6 +36,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod adamw;
+mod apart;
 mod attention;
 mod backward;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -63,6 +64,7 @@ mod stored;
 mod swiglu;
 
 pub use adamw::{AdamW, AdamWOptions, AdamWState};
+pub use apart::{Apart, Conversation, attention_apart};
 pub use attention::attention;
 pub use backward::{Collected, backward};
 pub use chosen::chosen_attention;

@@ -5,14 +5,15 @@
 //! (the nano model's pictures, where every token sees every other; a pretrained model's prompt up to its last picture,
 //! which is causal); and over words and latents, appended to a cache.
 
-use crate::cache::{Cache, LayerCache};
+use crate::cache::{Cache, Slab};
+use crate::context::{Apart, Context, Own, Together};
 use crate::mask::{self, Slots};
 use crate::nn::{FeedForward, Linear, Norm, Part, Weight, residual_std};
 use crate::rope::{Angles, Place, Rope};
 use crate::tap::Tap;
 use crate::weights::{Init, Path};
 use crate::{Error, Result};
-use candle_core::{IndexOp, Tensor};
+use candle_core::{Device, Tensor};
 use lare_kernels::{self as kernels, Sight};
 use std::sync::Arc;
 
@@ -166,41 +167,10 @@ impl Block {
         Ok((self.finish(x, &seen)?, kv))
     }
 
-    fn over_slots(
-        &self,
-        x: &Tensor,
-        cache: &mut LayerCache,
-        sight: &Sight,
-        angles: &Angles,
-        rows: Rows,
-    ) -> Result<(Tensor, Option<Tensor>)> {
+    fn over_slots(&self, x: &Tensor, layer: usize, context: &mut dyn Context, angles: &Angles) -> Result<Tensor> {
         let (q, kv) = self.project(x, angles)?;
-        let (_, t, _, _) = q.dims4()?;
-        let own = cache.append(kv)?;
-        let (_, places, _, _, _) = cache.shared.dims5()?;
-        let shared = (places > 0).then_some(&cache.shared);
-        let seen = kernels::attention(&q, &own, shared, sight)?;
-        let row = match rows {
-            Rows::None => None,
-            Rows::Last => {
-                let last = Sight { first_slot: sight.first_slot + t - 1, ..sight.clone() };
-                Some(kernels::attention_row(&q.i((.., t - 1))?.contiguous()?, &own, &cache.shared, &last)?)
-            }
-            Rows::OverPicture => Some(over_picture_alone(&q, &cache.shared, sight)?),
-        };
-        Ok((self.finish(x, &seen)?, row))
+        self.finish(x, &context.attend(layer, &q, kv)?)
     }
-}
-
-/// Attention probabilities of queries `[B, T, H, Dh]` on the pictures `[S, P, 2, G, Dh]` and nothing else, `[B, T, H, P]`.
-fn over_picture_alone(q: &Tensor, shared: &Tensor, sight: &Sight) -> Result<Tensor> {
-    let ((b, t, h, width), (_, p, _, g, _)) = (q.dims4()?, shared.dims5()?);
-    // The kernel takes one query a row and as many heads as there are: the positions of one head pass for heads.
-    let queries = q.transpose(1, 2)?.contiguous()?.reshape((b, h * t, width))?;
-    let nothing = Tensor::zeros(&[b, 1, 2, g, width][..], q.dtype(), q.device())?;
-    let alone = mask::picture_alone(sight.shared_of_row.clone(), sight.shared_visible.clone());
-    let rows = kernels::attention_row(&queries, &nothing, shared, &alone)?;
-    Ok(rows.reshape((b, h, t, p))?.transpose(1, 2)?.contiguous()?)
 }
 
 /// Blocks, final norm, the token embedding and the output layer, which may be the same.
@@ -335,22 +305,53 @@ impl Decoder {
         rows: Rows,
         tap: &dyn Tap,
     ) -> Result<Run> {
-        let (b, t, _) = x.dims3()?;
         let mut slots = cache.slots.clone();
         let (sight, positions) = slots.append(real);
         self.check_positions(positions.iter())?;
         cache.slots = slots;
-        let places: Vec<Place> = positions.iter().map(|p| [*p; 3]).collect();
+        let mut together = Together { layers: &mut cache.layers, sight, rows, found: Vec::new() };
+        let hidden = self.run(x, positions, &mut together, tap)?;
+        Ok(Run { hidden, rows: together.found })
+    }
+
+    /// Appends embeddings `[N, D]` to conversations that stand apart, so many to each as it says, one behind the other. Their
+    /// lines are left as they are.
+    ///
+    /// Gives the normalised last hidden states `[N, D]`, and of each conversation that wants them its last new slot's
+    /// probabilities on the prefix per layer, `[1, H, P]`.
+    ///
+    /// # Errors
+    /// [`Error::Arguments`] when a conversation outgrows `max_positions`.
+    pub fn over_apart(&self, x: &Tensor, all: &[Own]) -> Result<(Tensor, Vec<Vec<Tensor>>)> {
+        let positions: Vec<u32> = all.iter().flat_map(|own| own.line.next_positions(own.new)).collect();
+        self.check_positions(positions.iter())?;
+        let mut apart = Apart { all, found: vec![Vec::new(); all.len()] };
+        let hidden = self.run(&x.unsqueeze(0)?, positions, &mut apart, &())?.squeeze(0)?;
+        Ok((hidden, apart.found))
+    }
+
+    /// The blocks over new slots `[B, T, D]` at `[B * T]` positions.
+    fn run(&self, x: &Tensor, positions: Vec<u32>, context: &mut dyn Context, tap: &dyn Tap) -> Result<Tensor> {
+        let (b, t, _) = x.dims3()?;
+        let places: Vec<Place> = positions.into_iter().map(|p| [p; 3]).collect();
         let angles = self.rope.angles(&places, (b, t), x.device())?;
         let mut x = x.clone();
-        let mut maps = Vec::new();
-        for (i, (block, layer)) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
+        for (i, block) in self.blocks.iter().enumerate() {
             tap.see("hidden", i, &x);
-            let (next, row) = block.over_slots(&x, layer, &sight, &angles, rows)?;
-            x = next;
-            maps.extend(row);
+            x = block.over_slots(&x, i, context, &angles)?;
         }
         tap.see("hidden", self.blocks.len(), &x);
-        Ok(Run { hidden: self.norm.forward(&x)?, rows: maps })
+        self.norm.forward(&x)
+    }
+
+    /// Room for the keys and values of `slots` slots of a conversation that stands apart.
+    pub fn slab(&self, slots: usize, device: &Device) -> Result<Slab> {
+        let [groups, width] = self.blocks.first().map_or([1, 1], |block| [block.kv_heads, block.head_width]);
+        Slab::new(slots, self.blocks.len(), [groups, width], device)
+    }
+
+    /// Bytes of one slot's keys and values.
+    pub fn slot_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| 2 * block.kv_heads * block.head_width * size_of::<f32>()).sum()
     }
 }

@@ -26,6 +26,8 @@ pub mod adapter;
 pub mod backbone;
 pub mod cache;
 pub mod config;
+mod context;
+pub mod conversation;
 pub mod decoder;
 mod error;
 pub mod lora;
@@ -45,6 +47,7 @@ pub mod weights;
 
 pub use adapter::Adapter;
 pub use config::Config;
+pub use conversation::{Conversation, Given, Ground, Turn};
 pub use error::{Error, Result};
 pub use lare_kernels::Format;
 pub use lora::Lora;

@@ -82,6 +82,36 @@ impl Slots {
     }
 }
 
+/// The slots of one conversation that stands apart. It has no neighbours and so no holes: each of its slots sees all before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    first_position: u32,
+    slots: usize,
+}
+
+impl Line {
+    /// No own slots yet; the first one will stand at `first_position`, behind the prefix.
+    pub fn new(first_position: u32) -> Self {
+        Self { first_position, slots: 0 }
+    }
+
+    /// Its slots so far, the prefix's not counted.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Rotary positions of the next `new` slots.
+    pub fn next_positions(&self, new: usize) -> impl Iterator<Item = u32> + use<> {
+        let next = self.first_position + self.slots as u32;
+        next..next + new as u32
+    }
+
+    /// Goes on by `new` slots.
+    pub fn append(&mut self, new: usize) {
+        self.slots += new;
+    }
+}
+
 /// One query a row that sees the picture its row is about and nothing else, not even its own slot.
 /// `picture_of_row`: `[B]`; `visible`: `[S * P]`.
 pub fn picture_alone(picture_of_row: Arc<[u32]>, visible: Arc<[bool]>) -> Sight {
@@ -122,6 +152,17 @@ mod tests {
         assert_eq!(positions, [4, 2]);
         assert_eq!(sight.first_slot, 3);
         assert_eq!(&sight.own_visible[..], [true, true, true, true, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_line_stands_where_a_row_without_holes_does() {
+        let (mut line, mut slots) = (Line::new(1), slots());
+        for new in [3, 1, 2] {
+            let (_, positions) = slots.append(&[vec![true; new], vec![true; new]]);
+            assert!(line.next_positions(new).eq(positions[..new].iter().copied()));
+            line.append(new);
+        }
+        assert_eq!(line.slots(), slots.lengths()[0]);
     }
 
     #[test]

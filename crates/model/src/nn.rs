@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::lora::Adapted;
 use crate::weights::{Init, Path};
-use candle_core::{Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use lare_kernels::{self as kernels, Collected, Matrix};
 use std::sync::{Arc, OnceLock};
 
@@ -39,18 +39,37 @@ pub enum Weight {
 pub struct Stored {
     matrix: Matrix,
     root_mean_square: Arc<OnceLock<f64>>,
+    row_norms: Arc<OnceLock<Tensor>>,
 }
 
 impl From<Matrix> for Weight {
     fn from(matrix: Matrix) -> Self {
-        Self::Stored(Stored { matrix, root_mean_square: Arc::default() })
+        Self::Stored(Stored { matrix, root_mean_square: Arc::default(), row_norms: Arc::default() })
     }
 }
 
 /// Rows of a stored matrix that are converted at once while it is measured.
 const MEASURED_ROWS: u32 = 1024;
 
+/// Euclidean norms of rows `[N, I]`, `[N]`.
+fn norms(rows: &Tensor) -> Result<Tensor> {
+    Ok((rows.sqr()?.sum(D::Minus1)?.sqrt()? + 1e-12)?)
+}
+
 impl Stored {
+    fn row_norms(&self) -> Result<Tensor> {
+        if let Some(known) = self.row_norms.get() {
+            return Ok(known.clone());
+        }
+        let rows = self.matrix.outputs() as u32;
+        let measured = (0..rows).step_by(MEASURED_ROWS as usize).map(|first| {
+            let ids: Vec<u32> = (first..rows.min(first + MEASURED_ROWS)).collect();
+            norms(&self.matrix.gather(&ids)?)
+        });
+        let all = Tensor::cat(&measured.collect::<Result<Vec<_>>>()?, 0)?;
+        Ok(self.row_norms.get_or_init(|| all).clone())
+    }
+
     fn root_mean_square(&self) -> Result<f64> {
         if let Some(known) = self.root_mean_square.get() {
             return Ok(*known);
@@ -66,6 +85,11 @@ impl Stored {
 }
 
 impl Weight {
+    /// A copy of a matrix `[O, I]`, frozen as it is.
+    pub fn frozen(tensor: &Tensor) -> Result<Self> {
+        Ok(Matrix::from_tensor(&tensor.detach())?.into())
+    }
+
     /// `x W^T + b`, `[.., I]` to `[.., O]`.
     pub fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         Ok(match self {
@@ -90,6 +114,14 @@ impl Weight {
             Self::Tensor(weight) => Ok(f64::from(weight.detach().sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()?)),
             Self::Stored(stored) => stored.root_mean_square(),
             Self::Adapted(adapted) => Self::Tensor(adapted.folded(&Device::Cpu)?).root_mean_square(),
+        }
+    }
+
+    /// The Euclidean norm of each row, `[O]`, without a gradient.
+    pub fn row_norms(&self, device: &Device) -> Result<Tensor> {
+        match self {
+            Self::Stored(stored) => Ok(stored.row_norms()?.to_device(device)?),
+            _ => norms(&self.to_tensor(device)?.detach()),
         }
     }
 
@@ -156,6 +188,9 @@ impl Linear {
 
     /// As [`Linear::forward`] of a layer without a bias, in a shape of its own and for many readers.
     pub fn collected(&self, x: &Tensor, shape: &[usize]) -> Result<Collected> {
+        if let (Weight::Stored(_), false) = (&self.weight, x.track_op()) {
+            return Ok(Collected::frozen(&self.weight.product(x, None)?.reshape(shape)?));
+        }
         Ok(Collected::linear(x, &self.weight.to_tensor(x.device())?, shape)?)
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::cache::Cache;
 use crate::config::{Scorer, Thinking};
+use crate::conversation::{self, Turn};
 use crate::decoder::{Decoder, Prefix, Rows};
 use crate::refocus::{Focus, Look, Present, Refocus, Spliced};
 use crate::{Error, Result};
@@ -46,7 +47,7 @@ pub enum Cells {
 
 impl Scene {
     /// Attention rows `[B, .., slots of the prefix]` to rows over its cells, `[B, .., P]`. `picture_of_row`: `[B]`.
-    fn over_cells(&self, rows: Vec<Tensor>, picture_of_row: &[u32]) -> Result<Vec<Tensor>> {
+    pub(crate) fn over_cells(&self, rows: Vec<Tensor>, picture_of_row: &[u32]) -> Result<Vec<Tensor>> {
         let p = self.look.patches();
         rows.into_iter().map(|row| self.cells.of(row, p, picture_of_row)).collect()
     }
@@ -175,12 +176,8 @@ pub trait Reasoning {
             chosen_before: &thread.chosen_before,
             looked: thread.looked.as_ref(),
         };
-        let mut focus = self.refocus().forward(&now, &scene.look, change.patches)?;
-        if let Some(replace) = change.thought {
-            focus.thought = replace(thread.steps.len(), &focus.thought)?;
-        }
         let language = self.language();
-        let latent = (&focus.thought * language.embedding_rms()?)?;
+        let (mut focus, latent) = next_thought(language, self.refocus(), &now, &scene.look, change)?;
         let (x, real) = in_context(&latent, focus.spliced.as_ref(), thinking)?;
         let run = language.over_slots(&x, &real, &mut thread.cache, rows_of_a_step(self.refocus()), &())?;
         let next = run.hidden.i((.., x.dim(1)? - 1))?.contiguous()?;
@@ -193,13 +190,7 @@ pub trait Reasoning {
             thread.steps_of_row[row] += 1;
             thread.chosen_before[row].extend(&focus.chosen[row]);
         }
-        if self.refocus().settings().revisit {
-            let scores = what_was_read(&focus.log_scores.exp()?, change.patches)?;
-            thread.looked = Some(match &thread.looked {
-                None => scores,
-                Some(earlier) => (earlier + scores)?,
-            });
-        }
+        thread.looked = looked_by_now(self.refocus(), thread.looked.as_ref(), &focus, change.patches)?;
         thread.steps.push(focus);
         thread.latents.push(latent);
         Ok(())
@@ -246,16 +237,56 @@ pub trait Reasoning {
 
     /// The vocabulary words nearest to thoughts `[B, D]`: cosine similarities `[B, V]`.
     fn nearest_words(&self, thoughts: &Tensor) -> Result<Tensor> {
-        let unit = |x: &Tensor| -> Result<Tensor> {
-            let norm = (x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-12)?;
-            Ok(x.broadcast_div(&norm)?)
-        };
-        let words = unit(&self.language().embedding().to_tensor(thoughts.device())?.detach())?;
-        Ok(unit(thoughts)?.matmul(&words.t()?)?)
+        let norm = (thoughts.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-12)?;
+        let words = self.language().embedding();
+        let along = words.product(&thoughts.broadcast_div(&norm)?, None)?;
+        Ok(along.broadcast_div(&words.row_norms(thoughts.device())?)?)
+    }
+
+    /// Takes conversations that stand apart further, all in one pass of the decoder.
+    ///
+    /// # Errors
+    /// As [`conversation::pass`].
+    fn pass(&self, turns: &mut [Turn]) -> Result<Vec<Option<Focus>>> {
+        conversation::pass(self.language(), Some(self.refocus()), turns)
     }
 }
 
-fn attends(refocus: &Refocus) -> bool {
+/// The next thought of rows at one step, and what the decoder is to be given of it: the thought at the scale of its
+/// embeddings, `[B, D]`. The one place where a latent step is computed.
+pub(crate) fn next_thought(
+    language: &Decoder,
+    refocus: &Refocus,
+    now: &Present,
+    look: &Look,
+    change: Intervention,
+) -> Result<(Focus, Tensor)> {
+    let mut focus = refocus.forward(now, look, change.patches)?;
+    if let Some(replace) = change.thought {
+        focus.thought = replace(now.earlier.len(), &focus.thought)?;
+    }
+    let latent = (&focus.thought * language.embedding_rms()?)?;
+    Ok((focus, latent))
+}
+
+/// The sum of the scores of all steps so far, `[B, P]`, for a model that heeds it.
+pub(crate) fn looked_by_now(
+    refocus: &Refocus,
+    before: Option<&Tensor>,
+    focus: &Focus,
+    patches: &[Option<Vec<u32>>],
+) -> Result<Option<Tensor>> {
+    if !refocus.settings().revisit {
+        return Ok(None);
+    }
+    let scores = what_was_read(&focus.log_scores.exp()?, patches)?;
+    Ok(Some(match before {
+        None => scores,
+        Some(earlier) => (earlier + scores)?,
+    }))
+}
+
+pub(crate) fn attends(refocus: &Refocus) -> bool {
     refocus.settings().scorer != Scorer::DotProduct
 }
 
@@ -271,7 +302,11 @@ fn append(language: &Decoder, thread: &mut Thread, ids: &[Vec<u32>], rows: Rows)
 }
 
 /// What a step appends to the context, `[B, N + 1, D]`, and which slots are real: what was spliced in, then the latent.
-fn in_context(latent: &Tensor, spliced: Option<&Spliced>, thinking: &[bool]) -> Result<(Tensor, Vec<Vec<bool>>)> {
+pub(crate) fn in_context(
+    latent: &Tensor,
+    spliced: Option<&Spliced>,
+    thinking: &[bool],
+) -> Result<(Tensor, Vec<Vec<bool>>)> {
     let latent = latent.unsqueeze(1)?;
     let Some(Spliced { tokens, real }) = spliced else {
         return Ok((latent, thinking.iter().map(|thinks| vec![*thinks]).collect()));

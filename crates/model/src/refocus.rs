@@ -81,6 +81,9 @@ pub struct Look {
     pub visible: Arc<[bool]>,
     /// `S`.
     pub pictures: usize,
+    /// Looks at one picture each whose memories and tokens are read where they are, in place of the two above; see
+    /// [`Look::beside`].
+    apart: Vec<Look>,
 }
 
 /// Where one conversation batch stands before a step.
@@ -141,7 +144,73 @@ impl Focus {
     }
 }
 
+impl Focus {
+    /// That of one row.
+    pub(crate) fn of_row(&self, row: usize) -> Result<Self> {
+        let one = |all: &Tensor| all.narrow(0, row, 1);
+        let spliced = |spliced: &Spliced| -> Result<Spliced> {
+            Ok(Spliced { tokens: one(&spliced.tokens)?, real: vec![spliced.real[row].clone()] })
+        };
+        Ok(Self {
+            log_scores: one(&self.log_scores)?,
+            chosen: vec![self.chosen[row].clone()],
+            thought: one(&self.thought)?,
+            after: self.after.as_ref().map(one).transpose()?,
+            gate_mean: one(&self.gate_mean)?,
+            spliced: self.spliced.as_ref().map(spliced).transpose()?,
+        })
+    }
+}
+
 impl Look {
+    /// Looks at one picture each, of equally many cells, as one at all of them. What is read of the memories is copied when it
+    /// is read, and nothing else.
+    pub(crate) fn beside(looks: &[&Self]) -> Result<Self> {
+        let keys: Vec<&Tensor> = looks.iter().filter_map(|look| look.keys.as_ref()).collect();
+        Ok(Self {
+            keys: if keys.is_empty() { None } else { Some(Tensor::cat(&keys, 0)?) },
+            memory: Vec::new(),
+            tokens: None,
+            grids: looks.iter().flat_map(|look| look.grids.clone()).collect(),
+            visible: looks.iter().flat_map(|look| look.visible.iter().copied()).collect(),
+            pictures: looks.len(),
+            apart: looks.iter().map(|look| (*look).clone()).collect(),
+        })
+    }
+
+    /// The memories and tokens that a reading is of, and the reading as it counts in them.
+    fn read(&self, reading: Reading) -> Result<(Vec<Collected>, Option<Tensor>, Reading)> {
+        if self.apart.is_empty() {
+            return Ok((self.memory.clone(), self.tokens.clone(), reading));
+        }
+        let (b, j) = reading.bias.dims2()?;
+        let entries: Vec<u32> =
+            reading.entries.iter().map(|entry| if *entry == u32::MAX { 0 } else { *entry }).collect();
+        let entries = Tensor::from_vec(entries, (b, j), reading.bias.device())?;
+        let entries = (0..b).map(|row| Ok(entries.get(row)?)).collect::<Result<Vec<Tensor>>>()?;
+        let blocks = self.apart.first().map_or(0, |look| look.memory.len());
+        let memory = (0..blocks).map(|block| {
+            let of_block: Vec<&Collected> = self.apart.iter().map(|look| &look.memory[block]).collect();
+            Ok(Collected::gathered(&of_block, &entries)?)
+        });
+        let memory = memory.collect::<Result<Vec<_>>>()?;
+        let tokens =
+            self.apart.iter().zip(&entries).filter_map(|(look, entries)| Some((look.tokens.as_ref()?, entries)));
+        let tokens =
+            tokens.map(|(tokens, entries)| Ok(tokens.index_select(entries, 1)?)).collect::<Result<Vec<_>>>()?;
+        let tokens = if tokens.is_empty() { None } else { Some(Tensor::cat(&tokens, 0)?) };
+        let here = |(at, entry): (usize, &u32)| if *entry == u32::MAX { u32::MAX } else { (at % j) as u32 };
+        let entries = reading.entries.iter().enumerate().map(here).collect();
+        Ok((memory, tokens, Reading { entries, memory_of_row: (0..b as u32).collect(), ..reading }))
+    }
+
+    /// Bytes of its tensors.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let tensors = self.keys.iter().chain(&self.tokens).map(of).sum::<usize>();
+        tensors + self.memory.iter().map(Collected::bytes).sum::<usize>()
+    }
+
     /// `P`, padding included.
     pub fn patches(&self) -> usize {
         self.visible.len() / self.pictures.max(1)
@@ -268,7 +337,7 @@ impl Refocus {
             Thinker::Splice(project) => Some(project.forward(seen)?),
             _ => None,
         };
-        Ok(Look { keys, memory, tokens, grids, visible, pictures })
+        Ok(Look { keys, memory, tokens, grids, visible, pictures, apart: Vec::new() })
     }
 
     /// Takes one latent step. `given` replaces what rows choose, for causal tests: `[B]`, or empty.
@@ -292,14 +361,14 @@ impl Refocus {
                 chosen.clone_from(given);
             }
         }
-        let reading = self.reading(&log_scores, &chosen, now)?;
+        let (memory, tokens, reading) = look.read(self.reading(&log_scores, &chosen, now)?)?;
         let (mixed, gate_mean, spliced) = match &self.thinker {
             Thinker::Refocus { qformer, gate } => {
-                let seen = qformer.forward(now.hidden, now.earlier, &look.memory, &reading)?; // u, [B, D]
+                let seen = qformer.forward(now.hidden, now.earlier, &memory, &reading)?; // u, [B, D]
                 let (mixed, gate_mean) = fuse(gate.as_ref(), now.hidden, &seen)?;
                 (mixed, gate_mean, None)
             }
-            _ => (now.hidden.clone(), nothing(now)?, splice(look, &reading)?),
+            _ => (now.hidden.clone(), nothing(now)?, splice(tokens.as_ref(), &reading)?),
         };
         Ok(Focus { log_scores, chosen, thought: self.scaled(&mixed)?, after: None, gate_mean, spliced })
     }
@@ -347,6 +416,16 @@ impl Refocus {
     fn scaled(&self, x: &Tensor) -> Result<Tensor> {
         let ones = Tensor::ones(x.dim(D::Minus1)?, x.dtype(), x.device())?;
         Ok(kernels::rms_norm(x, &ones, self.norm_eps)?)
+    }
+
+    /// How many patches a look reads again at pictures whose cells lie like that.
+    pub fn patches_of_a_look(&self, grids: &[Grid]) -> usize {
+        let cells = grids.iter().map(|grid| grid.cells()).sum::<usize>();
+        match self.settings.choice {
+            _ if !self.settings.thinking.looks() => 0,
+            Choice::Window | Choice::Random => self.squares(grids).map(|cells| cells.len()).max().unwrap_or(0),
+            Choice::Best | Choice::First => self.settings.patches.min(cells),
+        }
     }
 
     /// The halting head on `h` `[B, D]`: logits `[B]`, positive to stop thinking and answer.
@@ -513,8 +592,8 @@ fn nothing(now: &Present) -> Result<Tensor> {
 }
 
 /// The entries that a look reads, as tokens; `None` where the memory has none.
-fn splice(look: &Look, reading: &Reading) -> Result<Option<Spliced>> {
-    let Some(tokens) = &look.tokens else {
+fn splice(tokens: Option<&Tensor>, reading: &Reading) -> Result<Option<Spliced>> {
+    let Some(tokens) = tokens else {
         return Ok(None);
     };
     let ((_, m, d), (b, n)) = (tokens.dims3()?, reading.bias.dims2()?);

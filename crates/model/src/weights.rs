@@ -191,6 +191,13 @@ impl Source for Loaded {
         self.used.borrow_mut().insert(name.into());
         Ok(tensor.clone())
     }
+
+    /// Frozen on a CPU: products with it give a row the same bits in any company.
+    fn matrix(&self, name: &str, parts: &[Part], inputs: usize, init: Init) -> Result<Weight> {
+        let rows = parts.iter().map(|part| part.rows).sum();
+        let tensor = self.tensor(name, &[rows, inputs], init)?;
+        if tensor.device().is_cpu() { Weight::frozen(&tensor) } else { Ok(Weight::Tensor(tensor)) }
+    }
 }
 
 /// The name with the longest common beginning and end: enough to show a renamed layer.

@@ -1,6 +1,7 @@
 //! One file a command: arguments in, a result and how it ended out.
 
 pub mod ask;
+pub mod bench_serve;
 pub mod docs;
 pub mod doctor;
 pub mod dump;
@@ -12,6 +13,7 @@ mod inspect_folder;
 pub mod make_data;
 pub mod merge;
 pub mod report;
+pub mod serve;
 pub mod train;
 
 use crate::embedded;

@@ -11,5 +11,6 @@ mod folders;
 mod gguf;
 mod pages;
 mod report;
+mod serve;
 mod support;
 mod train;

@@ -29,6 +29,15 @@ fn every_format_we_name_is_read() {
 }
 
 #[test]
+fn the_header_alone_tells_the_size() {
+    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Jpeg] {
+        let bytes = encoded(&rgb_image(&gradient(40, 30)), format);
+        assert_eq!(dimensions(&bytes, "x").unwrap(), (40, 30), "{format:?}");
+    }
+    assert!(matches!(dimensions(b"no picture", "x"), Err(ImageError::Format { .. })));
+}
+
+#[test]
 fn grey_sixteen_bit_and_transparent_pictures_become_rgb_on_white() {
     let cases: [(DynamicImage, [u8; 3]); 5] = [
         (ImageBuffer::from_pixel(2, 2, Luma([70_u8])).into(), [70; 3]),
