@@ -3,10 +3,12 @@
 #
 #   tools/fuzz.sh [SECONDS]    # for each target; by default 60
 #
-# Needs cargo-fuzz (`cargo install cargo-fuzz --locked`). An input that fails is left in fuzz/artifacts/TARGET and ends the script.
+# Installs cargo-fuzz where it is missing; exit code 3: it cannot be, and nothing was run. An input that fails is left in
+# fuzz/artifacts/TARGET and ends the script.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds="${1:-60}"
+cargo fuzz --version > /dev/null 2>&1 || cargo install cargo-fuzz --locked --quiet || exit 3
 
 # Coverage alone: address sanitizing needs a nightly toolchain, and the code under test has no unsafe blocks but maps of files.
 build=(--sanitizer none --release)

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# The page's checks in Chromium: against the mock with its recorded answers, then against a server of this tree.
+#
+#   tools/page/run.sh [PROGRAM]      # by default target/debug/lare, built first
+#
+# Needs Debian's chromium, Node.js 20 or later and, the first time, npm's registry. Exit code 3: something of that is missing, and
+# nothing was run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+program="${1:-target/debug/lare}"
+[[ -x /usr/bin/chromium ]] && command -v npm > /dev/null || exit 3
+[[ -d tools/page/node_modules ]] || npm ci --prefix tools/page --no-audit --no-fund --silent || exit 3
+[[ $# -gt 0 ]] || cargo build --bin lare
+
+echo "== the page and recorded answers"
+node tools/page/check.mjs
+
+work="$(mktemp -d)"
+"$program" --json serve --port 0 > "$work/address" 2> "$work/log" &
+server=$!
+stop() {
+    kill -TERM "$server" 2> /dev/null || true
+    wait "$server" 2> /dev/null || true
+    rm -rf "$work"
+}
+trap stop EXIT
+for _ in $(seq 600); do
+    [[ -s "$work/address" ]] && break
+    kill -0 "$server" || { cat "$work/log" >&2; exit 1; }
+    sleep 0.1
+done
+url="$(node -p 'JSON.parse(fs.readFileSync(process.argv[1])).url' "$work/address")"
+for _ in $(seq 600); do
+    curl --silent --fail --output /dev/null "$url/health" && break
+    sleep 0.1
+done
+echo "== the page and $program"
+node tools/page/check.mjs "$url" || { tail -n 20 "$work/log" >&2; exit 1; }
