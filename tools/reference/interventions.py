@@ -5,8 +5,8 @@
 
 Needs numpy, Pillow, safetensors and tokenizers. From the pictures and questions of the kept traces it answers untouched, then with thoughts
 and looks replaced, and compares: the same looks, thoughts and words where nothing is random (for two steps a shuffle is not), and how
-many are right where something is, since the draws here are others. Written from docs/method.md; it shares no code with the program. It
-knows the shipped model's settings alone: a dot product that scores, revisiting, a window, fine memory, a gate.
+many are right where something is, since the draws here are others. Written from docs/method.md and from reading the program; it runs none
+of its code. It knows the shipped model's settings alone: a dot product that scores, revisiting, a window, fine memory, a gate.
 """
 
 import copy
