@@ -225,7 +225,7 @@ mod tests {
             "lare_first_token_seconds_bucket{le=\"0.005\"} 0",
             "lare_answer_seconds_count 0",
             "lare_batch_size_sum 60.0",
-            "lare_batch_size_bucket{le=\"2.0\"} 3",
+            "lare_batch_size_bucket{le=\"2\"} 3",
             "lare_batch_size_bucket{le=\"+Inf\"} 7",
             "lare_picture_cache_hits_total 5",
         ] {
