@@ -247,7 +247,9 @@ impl Generator {
         let prepared = begun.elapsed().saturating_sub(given.encoding);
         let image_tokens = model.image_tokens(&given.ids).len();
         let Begun { mut cache, mut hidden, thoughts, prefill, think } = self.begin(&given, generation)?;
-        let room = model.architecture.language.max_positions.saturating_sub(given.ids.len() + thoughts.len());
+        let appended_tokens = self.appended(&thoughts);
+        let taken = given.ids.len() + thoughts.len() + appended_tokens;
+        let room = model.architecture.language.max_positions.saturating_sub(taken);
         let (mut sampler, mut decoder) = (Sampler::new(generation.sampling), self.chat.decoder());
         let eos = &self.chat.generation().eos;
         let penalty = self.chat.generation().repetition_penalty.map(|penalty| penalty as f32);
@@ -258,18 +260,13 @@ impl Generator {
             if let Some(token) = tokens.last() {
                 hidden = last(&model.go_on(&mut cache, &[vec![*token]], Rows::None, &())?.hidden)?;
             }
-            let mut logits = model.language.logits(&hidden)?.flatten_all()?.to_vec1::<f32>()?;
-            if let Some(got) = logits.iter().find(|logit| !logit.is_finite()) {
-                return Err(Error::NotFinite { what: "a logit", got: *got });
-            }
+            let mut logits = finite_logits(model, &hidden)?;
             if let Some(penalty) = penalty {
                 penalize(&mut logits, &seen, penalty);
             }
             let token = sampler.pick(&logits);
             seen.insert(token);
-            if tokens.is_empty() {
-                first_token = begun.elapsed();
-            }
+            first_token = if tokens.is_empty() { begun.elapsed() } else { first_token };
             tokens.push(token);
             ended = eos.contains(&token);
             let more = if ended { String::new() } else { decoder.push(token) };
@@ -281,17 +278,8 @@ impl Generator {
         let more = decoder.finish();
         on_text(&more);
         text.push_str(&more);
-        let total = begun.elapsed();
-        let before = prepared + given.encoding + prefill + think;
-        let [prepare, encode, prefill, think, answer, all] =
-            [prepared, given.encoding, prefill, think, total.saturating_sub(before), total]
-                .map(|time| time.as_secs_f64() * 1e3);
-        let timing = Timing { prepare, encode, prefill, think, answer, total: all };
-        let (prompt_tokens, rest) = (given.ids.len(), total.saturating_sub(first_token));
-        let appended_tokens = match self.refocus() {
-            Some(refocus) if refocus.thinking == Thinking::Splice => thoughts.iter().map(|t| t.chosen.len()).sum(),
-            _ => 0,
-        };
+        let timing = timing([prepared, given.encoding, prefill, think], begun.elapsed());
+        let (prompt_tokens, rest) = (given.ids.len(), begun.elapsed().saturating_sub(first_token));
         Ok(Said {
             thoughts,
             text,
@@ -307,6 +295,22 @@ impl Generator {
     }
 }
 
+fn finite_logits(model: &Pretrained, hidden: &Tensor) -> Result<Vec<f32>> {
+    let logits = model.language.logits(hidden)?.flatten_all()?.to_vec1::<f32>()?;
+    match logits.iter().find(|logit| !logit.is_finite()) {
+        None => Ok(logits),
+        Some(got) => Err(Error::NotFinite { what: "a logit", got: *got }),
+    }
+}
+
+/// Where the time went, from preparing, the vision tower, the prompt and the latent steps, and all of it.
+fn timing(parts: [Duration; 4], total: Duration) -> Timing {
+    let answer = total.saturating_sub(parts.iter().sum());
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let [prepare, encode, prefill, think] = parts.map(ms);
+    Timing { prepare, encode, prefill, think, answer: ms(answer), total: ms(total) }
+}
+
 /// A prompt that was read, and thought about.
 struct Begun {
     cache: Cache,
@@ -318,6 +322,14 @@ struct Begun {
 }
 
 impl Generator {
+    /// Tokens of the picture that thoughts appended to the context.
+    fn appended(&self, thoughts: &[Thought]) -> usize {
+        match self.refocus() {
+            Some(refocus) if refocus.thinking == Thinking::Splice => thoughts.iter().map(|t| t.chosen.len()).sum(),
+            _ => 0,
+        }
+    }
+
     /// Refuses steps that the adapter was not trained for, and a threshold that is no probability.
     fn refuse_steps(&self, steps: Steps) -> Result<()> {
         let most = self.refocus().map_or(0, |refocus| refocus.max_steps);
