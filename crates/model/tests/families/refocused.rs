@@ -4,10 +4,12 @@ use super::weights::Weights;
 use super::{Case, folders};
 use candle_core::{IndexOp, Tensor};
 use lare_model::config::{Choice, Memory, Refocus, Scorer, Thinking};
+use lare_model::conversation::Change;
 use lare_model::decoder::Rows;
 use lare_model::pretrained::{Picture, Text};
 use lare_model::reasoning::{Intervention, Scene};
-use lare_model::{Path, Prompts, Reasoning, Refocused, Thread};
+use lare_model::{Conversation, Given, Ground, Path, Prompts, Reasoning, Refocused, Thread, Turn};
+use std::sync::Arc;
 
 /// Words behind the prefix.
 const OWN: usize = 3;
@@ -94,6 +96,37 @@ fn without_a_step_it_is_the_model_as_published() {
             let plain = case.model.go_on(&mut cache, &[vec![7]], Rows::None, &()).unwrap();
             let plain = case.model.language.logits(&plain.hidden).unwrap();
             assert_eq!(flat(&logits), flat(&plain), "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn conversations_that_stand_apart_think_and_say_what_threads_do() {
+    for (case, all) in cases() {
+        let model = refocused(&case, &settings(), &Weights::new("", 0));
+        let grounds = all.iter().map(|asked| Arc::new(Ground::Scene(model.look(&[asked.text()]).unwrap())));
+        let slab = || model.language().slab(16, &candle_core::Device::Cpu).unwrap();
+        let mut apart: Vec<Conversation> = grounds.map(|ground| Conversation::new(ground, slab()).unwrap()).collect();
+        let pass = |apart: &mut [Conversation], given: &dyn Fn(usize) -> Given<'static>| {
+            let mut turns: Vec<Turn> =
+                apart.iter_mut().enumerate().map(|(row, of)| Turn { of, given: given(row) }).collect();
+            model.pass(&mut turns).unwrap()
+        };
+        // The first reads its prompt while the others wait, and takes a step while they read.
+        let own: Vec<&'static [u32]> = all.iter().map(|asked| &*asked.own.clone().leak()).collect();
+        pass(&mut apart[..1], &|row| Given::Words(own[row]));
+        let step = || Given::Step(Change::default());
+        pass(&mut apart, &|row| if row == 0 { step() } else { Given::Words(own[row]) });
+        pass(&mut apart, &|_| step());
+        pass(&mut apart, &|_| Given::Words(&[7]));
+        for (row, (asked_about, conversation)) in all.iter().zip(&apart).enumerate() {
+            let (_, mut thread) = asked(&model, &[asked_about], &[if row == 0 { 2 } else { 1 }]);
+            let thought = &thread.steps[0].thought;
+            assert!(far(conversation.first_thought().unwrap(), thought) < 2e-5, "{}, row {row}: thought", case.name);
+            let expected = model.say(&mut thread, &[vec![7]]).unwrap().squeeze(1).unwrap();
+            let got = model.language().logits(conversation.hidden().unwrap()).unwrap();
+            let most = flat(&expected).into_iter().fold(0f32, |most, x| most.max(x.abs()));
+            assert!(far(&got, &expected) <= 2e-5 * most, "{}, row {row}: logits", case.name);
         }
     }
 }
