@@ -9,7 +9,7 @@ use crate::session::Finish;
 use crate::talk::{Doing, Talk};
 use crate::{Assistant, Error, Result};
 use candle_core::{D, Tensor};
-use lare_model::conversation::{Change, hidden_of};
+use lare_model::conversation::{Change, ReplaceInPlace, hidden_of};
 use lare_model::{Focus, Given, Reasoning, Turn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -56,7 +56,7 @@ pub(crate) fn advance(assistant: &Assistant, talks: &mut [&mut Talk], most_words
         if talk.is_reading() && words == 0 {
             continue;
         }
-        members.push(Member { place, talk: &mut **talk, words, focus: None });
+        members.push(Member { place, talk, words, focus: None });
     }
     let mut members = keep(members, &mut news, |some| pass(assistant, some), |member, focus| member.focus = focus);
     let time_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -130,7 +130,7 @@ fn change(standin: Option<&Standin>) -> Change<'_> {
     let Some(standin) = standin else {
         return Change::default();
     };
-    let thought: Option<Box<dyn Fn(&mut [f32])>> =
+    let thought: Option<ReplaceInPlace> =
         if standin.thinks() { Some(Box::new(|own| standin.think(own))) } else { None };
     Change { thought, patches: standin.patches.clone() }
 }

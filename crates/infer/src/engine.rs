@@ -230,9 +230,8 @@ impl Engine {
         let (sender, notes) = mpsc::channel();
         let counters = Arc::new(Counters::default());
         let scheduler = Scheduler::new(assistant.clone(), limits, counters.clone(), (sender.clone(), notes))?;
-        // Passes of a small model on one thread: its products are too small to be worth waking others for, and those others
-        // would be busy with pictures.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(std::io::Error::other)?;
+        // A pool of its own: passes must not wait for the threads that encode pictures.
+        let pool = rayon::ThreadPoolBuilder::new().build().map_err(std::io::Error::other)?;
         let run = move || pool.install(move || scheduler.run());
         let thread = std::thread::Builder::new().name("engine".into()).spawn(run)?;
         let (notes, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));

@@ -89,7 +89,7 @@ impl Conversation<'_> {
     fn check(&self, heads: usize, width: usize) -> Result<()> {
         let fits = |kv: &Tensor| -> Result<(bool, usize)> {
             let (one, places, pair, groups, kv_width) = kv.dims5()?;
-            Ok((one == 1 && pair == 2 && kv_width == width && groups > 0 && heads % groups == 0, places))
+            Ok((one == 1 && pair == 2 && kv_width == width && groups > 0 && heads.is_multiple_of(groups), places))
         };
         for (what, kv) in [("own", Some(self.own)), ("prefix", self.prefix)] {
             let Some(kv) = kv else { continue };

@@ -13,7 +13,7 @@
 //!    split over output elements, and each element is summed in a fixed order.
 //! 3. Operations that work row by row (all but [`linear`] and [`feed_forward`], whose blocking follows the number of
 //!    rows) give a row the same bits alone and in a batch; [`linear_stored`] and [`feed_forward_stored`] do so up to
-//!    eight rows. What [`attention_apart`] gives a query depends on what it sees alone, in any company.
+//!    eight rows. [`linear_packed`] does so always, and [`attention_apart`] for queries.
 //! 4. On the CPU an operation takes f32 and says so otherwise; [`round_products_to_bf16`] trades exactness of products
 //!    for speed. Only frozen weights, a [`Matrix`], come as they are stored: in 16 bits or in blocks of 8 or 4. On any
 //!    other device the same formula runs as ordinary candle operations.
@@ -54,6 +54,7 @@ mod lanes;
 mod layer;
 mod linear;
 mod norm;
+mod packed;
 mod precision;
 mod product;
 mod rotary;
@@ -73,6 +74,7 @@ pub use cross_entropy::cross_entropy;
 pub use feed_forward::feed_forward;
 pub use linear::linear;
 pub use norm::rms_norm;
+pub use packed::{Packed, linear_packed};
 pub use precision::{bf16_unit, round_products_to_bf16};
 pub use rotary::rotary;
 pub use row::attention_row;

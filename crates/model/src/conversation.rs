@@ -79,11 +79,14 @@ pub enum Given<'a> {
     Step(Change<'a>),
 }
 
+/// Replaces one thought, `[D]` of mean square 1, where it lies.
+pub type ReplaceInPlace<'a> = Box<dyn Fn(&mut [f32]) + 'a>;
+
 /// What a causal test puts in the place of parts of one conversation's step. The default changes nothing.
 #[derive(Default)]
 pub struct Change<'a> {
-    /// Replaces the thought, `[D]` of mean square 1.
-    pub thought: Option<Box<dyn Fn(&mut [f32]) + 'a>>,
+    /// Replaces the thought.
+    pub thought: Option<ReplaceInPlace<'a>>,
     /// What it reads again in place of what it chooses.
     pub patches: Option<Vec<u32>>,
 }

@@ -30,6 +30,7 @@ mod context;
 pub mod conversation;
 pub mod decoder;
 mod error;
+mod look;
 pub mod lora;
 pub mod mask;
 pub mod merge;

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::lora::Adapted;
 use crate::weights::{Init, Path};
 use candle_core::{D, Device, Tensor};
-use lare_kernels::{self as kernels, Collected, Matrix};
+use lare_kernels::{self as kernels, Collected, Matrix, Packed};
 use std::sync::{Arc, OnceLock};
 
 /// Part of a matrix: rows that some checkpoints store under a name of their own.
@@ -28,18 +28,50 @@ impl Part {
 pub enum Weight {
     /// In f32; may be trained.
     Tensor(Tensor),
+    /// In f32 on a CPU, frozen: products give a row the same bits in any company.
+    Frozen(Frozen),
     /// As it is stored; frozen.
     Stored(Stored),
     /// Either, frozen, with low-rank changes that may be trained.
     Adapted(Adapted),
 }
 
-/// A frozen matrix and what was once measured of it.
+/// A frozen matrix as it is stored, and what was once measured of it.
 #[derive(Clone, Debug)]
 pub struct Stored {
     matrix: Matrix,
     root_mean_square: Arc<OnceLock<f64>>,
     row_norms: Arc<OnceLock<Tensor>>,
+}
+
+/// A frozen matrix laid out for products, and what was once measured of it.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    packed: Packed,
+    root_mean_square: Arc<OnceLock<f64>>,
+    row_norms: Arc<OnceLock<Tensor>>,
+}
+
+impl Frozen {
+    fn root_mean_square(&self) -> Result<f64> {
+        if let Some(known) = self.root_mean_square.get() {
+            return Ok(*known);
+        }
+        let measured = root_mean_square(self.packed.weight())?;
+        Ok(*self.root_mean_square.get_or_init(|| measured))
+    }
+
+    fn row_norms(&self) -> Result<Tensor> {
+        if let Some(known) = self.row_norms.get() {
+            return Ok(known.clone());
+        }
+        let measured = norms(self.packed.weight())?;
+        Ok(self.row_norms.get_or_init(|| measured).clone())
+    }
+}
+
+fn root_mean_square(weight: &Tensor) -> Result<f64> {
+    Ok(f64::from(weight.sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()?))
 }
 
 impl From<Matrix> for Weight {
@@ -85,15 +117,17 @@ impl Stored {
 }
 
 impl Weight {
-    /// A copy of a matrix `[O, I]`, frozen as it is.
+    /// A matrix `[O, I]` of f32 on a CPU, frozen.
     pub fn frozen(tensor: &Tensor) -> Result<Self> {
-        Ok(Matrix::from_tensor(&tensor.detach())?.into())
+        let (root_mean_square, row_norms) = (Arc::default(), Arc::default());
+        Ok(Self::Frozen(Frozen { packed: Packed::new(tensor)?, root_mean_square, row_norms }))
     }
 
     /// `x W^T + b`, `[.., I]` to `[.., O]`.
     pub fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         Ok(match self {
             Self::Tensor(weight) => kernels::linear(x, weight, bias)?,
+            Self::Frozen(frozen) => kernels::linear_packed(x, &frozen.packed, bias)?,
             Self::Stored(stored) => kernels::linear_stored(x, &stored.matrix, bias)?,
             Self::Adapted(adapted) => adapted.product(x, bias)?,
         })
@@ -103,6 +137,7 @@ impl Weight {
     pub fn gather(&self, ids: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Self::Tensor(weight) => weight.index_select(ids, 0)?,
+            Self::Frozen(frozen) => frozen.packed.weight().index_select(ids, 0)?,
             Self::Stored(stored) => stored.matrix.gather(&ids.to_vec1::<u32>()?)?.to_device(ids.device())?,
             Self::Adapted(adapted) => adapted.folded(ids.device())?.index_select(ids, 0)?,
         })
@@ -111,7 +146,8 @@ impl Weight {
     /// Of all its numbers, without a gradient.
     pub fn root_mean_square(&self) -> Result<f64> {
         match self {
-            Self::Tensor(weight) => Ok(f64::from(weight.detach().sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()?)),
+            Self::Tensor(weight) => root_mean_square(&weight.detach()),
+            Self::Frozen(frozen) => frozen.root_mean_square(),
             Self::Stored(stored) => stored.root_mean_square(),
             Self::Adapted(adapted) => Self::Tensor(adapted.folded(&Device::Cpu)?).root_mean_square(),
         }
@@ -120,6 +156,7 @@ impl Weight {
     /// The Euclidean norm of each row, `[O]`, without a gradient.
     pub fn row_norms(&self, device: &Device) -> Result<Tensor> {
         match self {
+            Self::Frozen(frozen) => frozen.row_norms(),
             Self::Stored(stored) => Ok(stored.row_norms()?.to_device(device)?),
             _ => norms(&self.to_tensor(device)?.detach()),
         }
@@ -129,6 +166,7 @@ impl Weight {
     pub fn dims(&self) -> Result<(usize, usize)> {
         Ok(match self {
             Self::Tensor(weight) => weight.dims2()?,
+            Self::Frozen(frozen) => frozen.packed.weight().dims2()?,
             Self::Stored(stored) => (stored.matrix.outputs(), stored.matrix.inputs()),
             Self::Adapted(adapted) => adapted.dims()?,
         })
@@ -138,6 +176,7 @@ impl Weight {
     pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
         Ok(match self {
             Self::Tensor(weight) => weight.clone(),
+            Self::Frozen(frozen) => frozen.packed.weight().to_device(device)?,
             Self::Stored(stored) => stored.matrix.to_tensor(device)?,
             Self::Adapted(adapted) => adapted.folded(device)?,
         })
@@ -188,7 +227,7 @@ impl Linear {
 
     /// As [`Linear::forward`] of a layer without a bias, in a shape of its own and for many readers.
     pub fn collected(&self, x: &Tensor, shape: &[usize]) -> Result<Collected> {
-        if let (Weight::Stored(_), false) = (&self.weight, x.track_op()) {
+        if let (Weight::Frozen(_) | Weight::Stored(_), false) = (&self.weight, x.track_op()) {
             return Ok(Collected::frozen(&self.weight.product(x, None)?.reshape(shape)?));
         }
         Ok(Collected::linear(x, &self.weight.to_tensor(x.device())?, shape)?)
