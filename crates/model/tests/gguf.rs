@@ -292,6 +292,11 @@ const FAULTS: &[Fault] = &[
         |f| f.tensor("blk.0.ffn_up.weight").1 = vec![1 << 62, 1 << 62],
         &["blk.0.ffn_up.weight"],
     ),
+    (
+        "a tensor of nothing",
+        |f| f.tensor("blk.0.ffn_norm.weight").1 = vec![0],
+        &["`blk.0.ffn_norm.weight`", "some and no"],
+    ),
     ("too many axes", |f| f.tensor("blk.0.ffn_up.weight").1 = vec![1; 9], &["`blk.0.ffn_up.weight`", "at most 4 axes"]),
     (
         "a known type that is not read",
