@@ -67,7 +67,7 @@ impl Places {
         for token in tokens {
             let Some(cells) = self.cells.get(*token as usize) else { continue };
             let free = cells.iter().filter(|cell| !taken.contains(*cell));
-            if let Some(cell) = free.min_by_key(|cell| self.from_middle(**cell, cells)) {
+            if let Some(cell) = free.min_by_key(|cell| self.distance_to_middle(**cell, cells)) {
                 taken.insert(*cell);
                 selected.push(*cell);
             }
@@ -76,7 +76,7 @@ impl Places {
     }
 
     /// How far a cell is from the middle of a block, squared, in half cells.
-    fn from_middle(&self, cell: usize, block: &[usize]) -> usize {
+    fn distance_to_middle(&self, cell: usize, block: &[usize]) -> usize {
         let at = |cell: usize| [cell / self.grid.cols, cell % self.grid.cols];
         let ends = [block.first(), block.last()].map(|end| at(end.copied().unwrap_or(cell)));
         let distance = |axis: usize| (2 * at(cell)[axis]).abs_diff(ends[0][axis] + ends[1][axis]);

@@ -237,6 +237,11 @@ const FAULTS: &[Fault] = &[
     ("a text for a size", |f| f.set("llama.block_count", TEXT, text("one")), &["`llama.block_count`", "\"one\""]),
     ("layers without end", |f| f.set("llama.block_count", U32, vec![0xff; 4]), &["`llama.block_count`", "2^24"]),
     (
+        "more layers than tensors",
+        |f| f.set("llama.block_count", U32, (1u32 << 20).to_le_bytes().to_vec()),
+        &["`llama.block_count`", "at most 11, the tensors of the file"],
+    ),
+    (
         "heads that do not divide",
         |f| f.set("llama.attention.head_count_kv", U32, 3u32.to_le_bytes().to_vec()),
         &["`llama.attention.head_count_kv`", "a divisor of 2"],
@@ -291,6 +296,11 @@ const FAULTS: &[Fault] = &[
         "a shape that overflows",
         |f| f.tensor("blk.0.ffn_up.weight").1 = vec![1 << 62, 1 << 62],
         &["blk.0.ffn_up.weight"],
+    ),
+    (
+        "a tensor of nothing",
+        |f| f.tensor("blk.0.ffn_norm.weight").1 = vec![0],
+        &["`blk.0.ffn_norm.weight`", "some and no"],
     ),
     ("too many axes", |f| f.tensor("blk.0.ffn_up.weight").1 = vec![1; 9], &["`blk.0.ffn_up.weight`", "at most 4 axes"]),
     (

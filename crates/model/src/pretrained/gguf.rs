@@ -295,13 +295,13 @@ impl<'a> Header<'a> {
             return Err(self.fault(fault, READ, got, "quantise the model to another type"));
         };
         let offset = self.length()?;
-        let numbers = shape.iter().try_fold(1usize, |all, length| all.checked_mul(*length));
+        let numbers = shape.iter().try_fold(1usize, |all, length| all.checked_mul(*length)).filter(|all| *all > 0);
         let row = shape.last().copied().unwrap_or(1);
         let (block, bytes) = (dtype.block_size(), dtype.type_size());
         let size = numbers.filter(|_| row.is_multiple_of(block)).and_then(|all| (all / block).checked_mul(bytes));
         let end = size.and_then(|size| offset.checked_add(size));
         let Some(end) = end else {
-            let expected = format!("rows of a multiple of {block} numbers, and no more than memory can address");
+            let expected = format!("rows of a multiple of {block} numbers, some and no more than memory can address");
             let fault = format!("has an unreadable tensor `{name}`");
             return Err(self.fault(fault, &expected, format!("{shape:?} of {type_name}"), CUT));
         };

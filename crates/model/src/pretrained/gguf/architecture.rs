@@ -120,7 +120,7 @@ impl Keys<'_> {
         Ok(Shape {
             vocabulary: self.vocabulary()?,
             width,
-            layers: self.size("block_count")?,
+            layers: self.layers()?,
             heads,
             kv_heads,
             head_width,
@@ -132,6 +132,17 @@ impl Keys<'_> {
             tied: !self.gguf.entries.contains_key(OUTPUT),
             rope: self.rope(head_width)?,
         })
+    }
+
+    /// No more than there are tensors: each takes memory before the first that is missing is found.
+    fn layers(&self) -> Result<usize> {
+        let (name, most) = ("block_count", self.gguf.entries.len());
+        let layers = self.size(name)?;
+        if layers > most {
+            Err(self.error(name, &format!("at most {most}, the tensors of the file")))
+        } else {
+            Ok(layers)
+        }
     }
 
     /// Rows of the embedding; no token may lie beyond them.

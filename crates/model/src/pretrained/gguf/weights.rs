@@ -13,7 +13,7 @@ use crate::pretrained::names::Layout;
 use crate::weights::{Init, Source, nearest};
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, ggml_file};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use lare_kernels::{Bytes, Format, Matrix};
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -25,6 +25,8 @@ use std::sync::Arc;
 
 /// What a matrix in a type without kernels of its own is held in.
 const WIDENED: Format = Format::F16;
+/// What any block is aligned to, in bytes.
+const ALIGNMENT: usize = 16;
 /// Rows that are widened at once.
 const ROWS: usize = 4096;
 const OTHER: &str = "the file is damaged, or its architecture is another one; convert the model again";
@@ -106,9 +108,21 @@ impl Gguf {
 
 /// Numbers of any type as f32.
 fn widened(dtype: GgmlDType, bytes: &[u8], shape: &[usize]) -> Result<Tensor> {
-    // A copy begins where memory is aligned, which a file need not be.
-    let aligned = bytes.to_vec();
-    Ok(ggml_file::qtensor_from_ggml(dtype, &aligned, shape.to_vec(), &Device::Cpu)?.dequantize(&Device::Cpu)?)
+    let float = match dtype {
+        GgmlDType::F32 => Some(DType::F32),
+        GgmlDType::F16 => Some(DType::F16),
+        GgmlDType::BF16 => Some(DType::BF16),
+        _ => None,
+    };
+    if let Some(float) = float {
+        return Ok(Tensor::from_raw_buffer(bytes, float, shape, &Device::Cpu)?.to_dtype(DType::F32)?);
+    }
+    // candle reads blocks through a pointer to them, which must be aligned; in a file they need not be.
+    let mut copy = vec![0u8; bytes.len() + ALIGNMENT];
+    let start = copy.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+    let blocks = &mut copy[start..start + bytes.len()];
+    blocks.copy_from_slice(bytes);
+    Ok(ggml_file::qtensor_from_ggml(dtype, blocks, shape.to_vec(), &Device::Cpu)?.dequantize(&Device::Cpu)?)
 }
 
 /// The heads in a matrix whose rows stand in another order than here.
