@@ -214,6 +214,3 @@ impl Conversation {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -146,7 +146,11 @@ impl<'a> Family<'a> {
         let parts = Parts::of_folder(folder, base.dtype.format())?;
         let teller = Teller::open(config, refocus, &parts, folder)?;
         let lessons = Lessons::read(config, &teller)?;
-        Ok(Self { config, refocus, suite, parts, base: Base::of(folder, &base.model)?, teller, lessons })
+        // A path is a matter of this machine; the name of its folder says enough.
+        let path = Path::new(&base.model);
+        let name = path.file_name().filter(|_| path.exists()).map(|name| name.to_string_lossy().into_owned());
+        let base = Base::of(folder, &name.unwrap_or_else(|| base.model.clone()))?;
+        Ok(Self { config, refocus, suite, parts, base, teller, lessons })
     }
 
     /// Pictures of the suite, with so many questions on each, of one pass.

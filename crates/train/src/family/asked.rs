@@ -224,9 +224,11 @@ impl Teller {
             return last.map_or_else(Vec::new, |last| (0..answer.len() - 1).map(|place| (place, last)).collect());
         }
         let tokenizer = self.chat.tokenizer();
+        let characters = |tokens: usize| tokenizer.decode(&answer[..tokens]).trim_start().len();
+        // A token can begin before a sentence or end behind it.
         let held = |place: usize| {
-            let end = tokenizer.decode(&answer[..place + 2]).trim_start().len();
-            let (_, k) = spans.iter().find(|(span, k)| span.start < end && end <= span.end && seen(k))?;
+            let (start, end) = (characters(place + 1), characters(place + 2));
+            let (_, k) = spans.iter().find(|(span, k)| start < span.end && end > span.start && seen(k))?;
             Some((place, *k))
         };
         (0..answer.len() - 1).filter_map(held).collect()

@@ -1,6 +1,12 @@
-use super::*;
-use crate::export::{Selection, llava as write_llava};
-use crate::{Split, Suite, Task};
+//! Samples that others have written: what is read of them, and what is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use lare_data::chat::{Message, Part, Role};
+use lare_data::examples::{Look, llava, messages};
+use lare_data::export::{Selection, llava as write_llava};
+use lare_data::{Region, Split, Suite, Task};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 fn put(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join("samples");
@@ -19,11 +25,11 @@ fn what_is_written_as_llava_is_read_back() {
     for (task, first) in [(Task::Read, 0), (Task::Hop, 5)] {
         for i in 0..5 {
             let (example, sample) = (&examples[first + i], suite.sample(Split::Val, task, 3 + i as u64));
-            assert_eq!(example.id, crate::export::id(&sample));
+            assert_eq!(example.id, lare_data::export::id(&sample));
             let asked = Message::new(Role::User, vec![Part::Picture, Part::Text(sample.question.text.clone())]);
             assert_eq!((&example.messages[..], &example.answer), (&[asked][..], &sample.question.answer));
             let [picture] = &example.pictures[..] else { panic!("one picture") };
-            assert_eq!(crate::image::open(picture).unwrap(), *sample.picture);
+            assert_eq!(lare_data::image::open(picture).unwrap(), *sample.picture);
             let looks = sample.question.steps.iter();
             let looks: Vec<Look> =
                 looks.map(|step| Look { says: step.says.clone(), region: Some(step.region) }).collect();
