@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
     if let Err(refused) = lare_server::examine(body) {
-        let error: serde_json::Value = serde_json::from_str(&refused).expect("an error is JSON");
+        let error: serde_json::Value = serde_json::from_str(&refused).expect("JSON"); // invariant: what is looked for
         assert!(error["error"]["message"].is_string(), "{refused}");
     }
 });

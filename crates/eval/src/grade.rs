@@ -339,10 +339,13 @@ mod tests {
     use super::Outcome::{Correct, Unparsed, Wrong};
     use super::*;
 
+    fn options() -> Vec<String> {
+        ["red", "dark red", "a dog on the grass", "none of these"].map(String::from).to_vec()
+    }
+
     #[test]
     fn options_are_read_from_what_models_really_say() {
-        let texts = ["red", "dark red", "a dog on the grass", "none of these"].map(String::from).to_vec();
-        let expected = Expected::Option { texts, right: 1 };
+        let expected = Expected::Option { texts: options(), right: 1 };
         for (said, outcome) in [
             ("B", Correct),
             ("B.", Correct),
@@ -395,7 +398,16 @@ mod tests {
             ("I cannot tell", Unparsed),
             ("blue", Unparsed),
             ("Both B and C are right", Unparsed),
-            // What users of evaluation harnesses report as read wrongly.
+        ] {
+            assert_eq!(expected.grade(said), outcome, "{said:?}");
+        }
+    }
+
+    /// What users of evaluation harnesses report as read wrongly.
+    #[test]
+    fn options_are_read_where_harnesses_miss_them() {
+        let expected = Expected::Option { texts: options(), right: 1 };
+        for (said, outcome) in [
             ("Answer: **B**", Correct),
             ("Answer: $B", Correct),
             ("ANSWER IS B. A is incorrect.", Correct),
