@@ -163,6 +163,11 @@ pub struct BenchServe {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub first: u64,
 
+    /// Different questions, each on a picture of its own, which take turns; by default as many as requests. A server keeps
+    /// what it saw in a picture, so few of them measure it without its eyes.
+    #[arg(long, value_name = "N")]
+    pub pictures: Option<usize>,
+
     /// The model's name in requests; left out, the one there is.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

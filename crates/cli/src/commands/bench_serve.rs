@@ -45,7 +45,8 @@ fn bodies(args: &BenchServe, messages: &Messages) -> Result<Vec<String>, Failure
     let mut progress = messages.progress("drawing pictures", Some(args.count as u64));
     let bodies = (0..args.count).map(|at| {
         progress.at(at as u64, "drawing pictures");
-        let (task, number) = (tasks[at % tasks.len()], args.first + (at / tasks.len()) as u64);
+        let place = at % args.pictures.unwrap_or(args.count).max(1);
+        let (task, number) = (tasks[place % tasks.len()], args.first + (place / tasks.len()) as u64);
         let sample = suite.sample(args.split, task, number);
         let steps = match args.steps[at % args.steps.len()] {
             StepCount::Auto => None,
