@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::error::{Misconfigured, Problem, shortened};
 use crate::metrics::Outcome;
-use crate::routes::panicked;
+use crate::routes::{panicked, refused_unread};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
@@ -116,7 +116,7 @@ async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) ->
             if request.uri().path() == "/v1/chat/completions" {
                 app.metrics.ended(Outcome::unauthorized);
             }
-            problem.into_response()
+            refused_unread(request, &app.settings.limits, problem).await.into_response()
         }
         Some(Ok(())) | None => next.run(request).await,
     }

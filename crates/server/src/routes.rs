@@ -14,7 +14,7 @@ use crate::{openapi, page};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::StreamExt;
@@ -40,12 +40,14 @@ pub(crate) fn router(app: Arc<App>, cors: Option<tower_http::cors::CorsLayer>) -
     layers::around(paths(), app, cors, not_found, no_such_method)
 }
 
-async fn not_found(uri: Uri) -> Problem {
-    Problem::route(uri.path())
+async fn not_found(State(app): State<Arc<App>>, request: Request) -> Problem {
+    let problem = Problem::route(request.uri().path());
+    refused_unread(request, &app.settings.limits, problem).await
 }
 
-async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    Problem::method(method.as_str(), uri.path())
+async fn no_such_method(State(app): State<Arc<App>>, request: Request) -> Problem {
+    let problem = Problem::method(request.method().as_str(), request.uri().path());
+    refused_unread(request, &app.settings.limits, problem).await
 }
 
 /// An object as JSON; ours always have a form.
@@ -157,7 +159,10 @@ impl Accepted {
 
 /// From a request's bytes to the engine's queue.
 async fn accept(app: &App, request: Request, tracked: &mut Tracked) -> Result<(Accepted, Wanted), Problem> {
-    let in_flight = app.health.enter()?;
+    let in_flight = match app.health.enter() {
+        Ok(in_flight) => in_flight,
+        Err(problem) => return Err(refused_unread(request, &app.settings.limits, problem).await),
+    };
     let asked = understood(app, request).await?;
     if asked.wanted.stream {
         tracked.streams();
@@ -198,19 +203,19 @@ async fn accept(app: &App, request: Request, tracked: &mut Tracked) -> Result<(A
 }
 
 async fn understood(app: &App, request: Request) -> Result<Asked, Problem> {
-    let (parts, body) = request.into_parts();
     let limits = &app.settings.limits;
-    expect_json(&parts.headers)?;
-    let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let waits = parts.headers.contains_key(header::EXPECT);
-    if declared.is_some_and(|bytes: usize| bytes > limits.body_bytes) {
-        if !waits {
-            drain(body, limits).await;
-        }
-        return Err(too_large(limits));
-    }
+    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let declared: Option<usize> = declared.and_then(|length| length.to_str().ok()?.parse().ok());
     // The text, the strings read from it and the bytes decoded from those are there at the same time.
-    let _held = app.loader.budget.take(3 * declared.unwrap_or(limits.body_bytes))?;
+    let held = expect_json(request.headers()).and_then(|()| match declared {
+        Some(bytes) if bytes > limits.body_bytes => Err(too_large(limits)),
+        _ => app.loader.budget.take(3 * declared.unwrap_or(limits.body_bytes)),
+    });
+    let _held = match held {
+        Ok(held) => held,
+        Err(problem) => return Err(refused_unread(request, limits, problem).await),
+    };
+    let body = request.into_body();
     let bytes = tokio::time::timeout(limits.body_time, read_body(body, limits)).await;
     let bytes = bytes.unwrap_or_else(|_| Err(Problem::slow(seconds(limits.body_time))))?;
     let (request, unknown) = convert::read(&bytes)?;
@@ -247,6 +252,14 @@ async fn read_body(body: Body, limits: &Limits) -> Result<Bytes, Problem> {
         read.extend_from_slice(&piece);
     }
     Ok(read.into())
+}
+
+/// The problem of a request whose body has not been looked at; one that waits to be told to send it is not told.
+pub(crate) async fn refused_unread(request: Request, limits: &Limits, problem: Problem) -> Problem {
+    if !request.headers().contains_key(header::EXPECT) {
+        drain(request.into_body(), limits).await;
+    }
+    problem
 }
 
 /// Reads on for a while what is refused: most clients look at the answer only when they have sent everything.
