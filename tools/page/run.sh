@@ -16,24 +16,7 @@ program="${1:-target/debug/lare}"
 echo "== the page and recorded answers"
 node tools/page/check.mjs
 
-work="$(mktemp -d)"
-"$program" --json serve --port 0 > "$work/address" 2> "$work/log" &
-server=$!
-stop() {
-    kill -TERM "$server" 2> /dev/null || true
-    wait "$server" 2> /dev/null || true
-    rm -rf "$work"
-}
-trap stop EXIT
-for _ in $(seq 600); do
-    [[ -s "$work/address" ]] && break
-    kill -0 "$server" || { cat "$work/log" >&2; exit 1; }
-    sleep 0.1
-done
-url="$(node -p 'JSON.parse(fs.readFileSync(process.argv[1])).url' "$work/address")"
-for _ in $(seq 600); do
-    curl --silent --fail --output /dev/null "$url/health" && break
-    sleep 0.1
-done
+source tools/start_server.sh
+start_server "$program"
 echo "== the page and $program"
-node tools/page/check.mjs "$url" || { tail -n 20 "$work/log" >&2; exit 1; }
+node tools/page/check.mjs "$url" || server_failed
