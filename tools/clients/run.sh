@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 program="${1:-target/debug/lare}"
 environment=target/clients
-[[ $# -gt 0 ]] || cargo build --bin lare
+[[ $# -gt 0 ]] || cargo build --workspace --bin lare # as the tests build it: nothing is built twice
 if [[ ! -x "$environment/bin/schemathesis" ]]; then
     python3 -m venv "$environment" && "$environment/bin/pip" install --quiet --requirement tools/clients/requirements.txt || exit 3
 fi

@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 program="${1:-target/debug/lare}"
 [[ -x /usr/bin/chromium ]] && command -v npm > /dev/null || exit 3
 [[ -d tools/page/node_modules ]] || npm ci --prefix tools/page --no-audit --no-fund --silent || exit 3
-[[ $# -gt 0 ]] || cargo build --bin lare
+[[ $# -gt 0 ]] || cargo build --workspace --bin lare # as the tests build it: nothing is built twice
 
 echo "== the page and recorded answers"
 node tools/page/check.mjs
