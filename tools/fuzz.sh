@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds="${1:-60}"
 cargo fuzz --version > /dev/null 2>&1 || cargo install cargo-fuzz --locked --quiet || exit 3
 
-# Coverage alone: address sanitizing needs a nightly toolchain, and the code under test has no unsafe blocks but maps of files.
+# Coverage alone: address sanitizing needs a nightly toolchain. Panics, overflows, hangs and memory are what this finds.
 build=(--sanitizer none --release)
 for target in $(cargo fuzz list); do
     echo "== fuzz $target for $seconds s"
