@@ -19,20 +19,29 @@ use crate::suite::Suite;
 /// Rows held in memory and written at once.
 const ROWS: usize = 256;
 
-/// The columns; [`Rows::write`] writes them in this order.
+/// The columns; [`Rows::write`] writes them in this order. All may be null, though none is: to `datasets` a column that may not be
+/// null is of another type than its own features, and pictures in one stay bytes.
 const SCHEMA: &str = "message sample {
-    REQUIRED GROUP image { REQUIRED BINARY bytes; REQUIRED BINARY path (STRING); }
-    REQUIRED BINARY id (STRING);
-    REQUIRED BINARY question (STRING);
-    REQUIRED BINARY answer (STRING);
-    REQUIRED GROUP choices (LIST) { REPEATED GROUP list { REQUIRED BINARY element (STRING); } }
-    REQUIRED BINARY steps (STRING);
-    REQUIRED BINARY task (STRING);
-    REQUIRED BINARY split (STRING);
-    REQUIRED INT32 looks;
-    REQUIRED INT64 index;
-    REQUIRED BINARY seed (STRING);
+    OPTIONAL GROUP image { OPTIONAL BINARY bytes; OPTIONAL BINARY path (STRING); }
+    OPTIONAL BINARY id (STRING);
+    OPTIONAL BINARY question (STRING);
+    OPTIONAL BINARY answer (STRING);
+    OPTIONAL GROUP choices (LIST) { REPEATED GROUP list { OPTIONAL BINARY element (STRING); } }
+    OPTIONAL BINARY steps (STRING);
+    OPTIONAL BINARY task (STRING);
+    OPTIONAL BINARY split (STRING);
+    OPTIONAL INT32 looks;
+    OPTIONAL INT64 index;
+    OPTIONAL BINARY seed (STRING);
 }";
+
+/// Definition levels: how many of a value's optional or repeated groups are there.
+mod defined {
+    pub const VALUE: i16 = 1;
+    pub const IN_IMAGE: i16 = 2;
+    pub const NO_CHOICES: i16 = 1;
+    pub const CHOICE: i16 = 3;
+}
 
 /// Tells `datasets` that `image` holds pictures; without it they are shown as bytes.
 const FEATURES: &str = r#"{"info": {"features": {
@@ -99,7 +108,6 @@ struct Rows {
     questions: Vec<ByteArray>,
     answers: Vec<ByteArray>,
     choices: Vec<ByteArray>,
-    /// For each choice 1; for a row without any, 0.
     choice_defined: Vec<i16>,
     /// 0 where a row begins, 1 where it goes on.
     choice_repeats: Vec<i16>,
@@ -123,12 +131,12 @@ impl Rows {
         self.answers.push(record.answer.into());
         let choices = record.choices.as_deref().unwrap_or_default();
         if choices.is_empty() {
-            self.choice_defined.push(0);
+            self.choice_defined.push(defined::NO_CHOICES);
             self.choice_repeats.push(0);
         }
         for (number, choice) in choices.iter().enumerate() {
             self.choices.push(choice.as_str().into());
-            self.choice_defined.push(1);
+            self.choice_defined.push(defined::CHOICE);
             self.choice_repeats.push(i16::from(number > 0));
         }
         self.steps.push(steps.into_bytes().into());
@@ -152,34 +160,41 @@ impl Rows {
     }
 
     fn write(&self, group: &mut SerializedRowGroupWriter<'_, File>) -> Result<(), ParquetError> {
-        for column in [&self.images, &self.paths, &self.ids, &self.questions, &self.answers] {
-            text(group, column)?;
+        for column in [&self.images, &self.paths] {
+            all::<ByteArrayType>(group, column, defined::IN_IMAGE)?;
         }
-        let levels = Some((self.choice_defined.as_slice(), self.choice_repeats.as_slice()));
-        column::<ByteArrayType>(group, &self.choices, levels)?;
+        for column in [&self.ids, &self.questions, &self.answers] {
+            all::<ByteArrayType>(group, column, defined::VALUE)?;
+        }
+        column::<ByteArrayType>(group, &self.choices, &self.choice_defined, Some(&self.choice_repeats))?;
         for column in [&self.steps, &self.tasks, &self.splits] {
-            text(group, column)?;
+            all::<ByteArrayType>(group, column, defined::VALUE)?;
         }
-        column::<Int32Type>(group, &self.looks, None)?;
-        column::<Int64Type>(group, &self.indices, None)?;
-        text(group, &self.seeds)
+        all::<Int32Type>(group, &self.looks, defined::VALUE)?;
+        all::<Int64Type>(group, &self.indices, defined::VALUE)?;
+        all::<ByteArrayType>(group, &self.seeds, defined::VALUE)
     }
 }
 
-fn text(group: &mut SerializedRowGroupWriter<'_, File>, values: &[ByteArray]) -> Result<(), ParquetError> {
-    column::<ByteArrayType>(group, values, None)
+/// Writes the next column, which has a value in every row.
+fn all<T: parquet::data_type::DataType>(
+    group: &mut SerializedRowGroupWriter<'_, File>,
+    values: &[T::T],
+    level: i16,
+) -> Result<(), ParquetError> {
+    column::<T>(group, values, &vec![level; values.len()], None)
 }
 
-/// Writes the next column; `levels` are its definition and repetition levels.
+/// Writes the next column with its definition and repetition levels.
 fn column<T: parquet::data_type::DataType>(
     group: &mut SerializedRowGroupWriter<'_, File>,
     values: &[T::T],
-    levels: Option<(&[i16], &[i16])>,
+    defined: &[i16],
+    repeats: Option<&[i16]>,
 ) -> Result<(), ParquetError> {
     let Some(mut column) = group.next_column()? else {
         return Err(ParquetError::General("the schema has fewer columns than are written".to_owned()));
     };
-    let (defined, repeats) = levels.unzip();
-    column.typed::<T>().write_batch(values, defined, repeats)?;
+    column.typed::<T>().write_batch(values, Some(defined), repeats)?;
     column.close()
 }
