@@ -186,6 +186,11 @@ pub struct Train {
     #[arg(long, value_name = "PREFIX", value_delimiter = ',', requires = "init")]
     pub init_only: Vec<String>,
 
+    /// Start the decoder of `[model.language]` from the language model of this Hugging Face folder, its id, or GGUF file, which must
+    /// be of the same shape. Each word of the suite begins as the mean of the pieces that its tokenizer writes it in.
+    #[arg(long, value_name = "MODEL", conflicts_with = "resume")]
+    pub language: Option<PathBuf>,
+
     /// Set a field of the config, in place of what its file says: `--set seed=2`, `--set model.refocus.gate=false`,
     /// `--set 'stages[chains].steps=500'`, `--set 'stages[*].loss.rec=0'`. Can be given several times.
     #[arg(long, value_name = "KEY=VALUE")]

@@ -145,6 +145,19 @@ pub enum Error {
         got: String,
     },
 
+    /// A pretrained language model is not the config's.
+    #[error(
+        "the language model in {path} is not of the config's shape\n  expected  {expected}\n  got       {got}\n\nhint: give `[model.language]` its values, as `lare inspect` shows them; only decoders of the llama architecture with one matrix for words and output fit"
+    )]
+    Language {
+        /// The folder or file.
+        path: PathBuf,
+        /// The first field that differs, as the config has it.
+        expected: String,
+        /// The same, as the model has it.
+        got: String,
+    },
+
     /// A number that is not finite.
     #[error(
         "the run stopped at step {step}: `{term}` is {value}\n\nhint: the last checkpoint before it is intact; resume it with a lower `rate`, or look at `{term}` in metrics.jsonl"

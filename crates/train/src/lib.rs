@@ -24,6 +24,7 @@ mod error;
 pub mod family;
 pub mod folder;
 pub mod halting;
+pub mod language;
 pub mod loss;
 pub mod meaning;
 pub mod metrics;

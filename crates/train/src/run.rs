@@ -5,6 +5,7 @@ use crate::checkpoint::{self, State};
 use crate::config::{Config, LossWeights, Objective, Precision, Stage};
 use crate::family::Family;
 use crate::folder::RunFolder;
+use crate::language;
 use crate::loss;
 use crate::metrics::{Metrics, StepRecord, finite};
 use crate::nano::Nano;
@@ -63,6 +64,8 @@ pub struct Setting<'a> {
     pub resume: bool,
     /// Starts from these weights instead of random ones.
     pub init: Option<Start<'a>>,
+    /// Of a nano model: starts its decoder from that of this Hugging Face folder or GGUF file.
+    pub language: Option<&'a Path>,
     /// Where tensors live.
     pub device: Device,
     /// Draws pictures.
@@ -134,6 +137,10 @@ impl<'a, S: Subject> Run<'a, S> {
             checkpoint::read_weights(path, &[], &vars, &setting.device)?;
         } else if let Some(Start { path, only }) = setting.init {
             checkpoint::read_weights(path, only, &vars, &setting.device)?;
+        }
+        if let Some(folder) = setting.language.filter(|_| newest.is_none()) {
+            let model = config.model.as_ref().ok_or_else(|| config.without("model"))?;
+            language::start(folder, &model.language, setting.tokenizer.0, &vars)?;
         }
         let stage = state.stage.min(config.stages.len() - 1);
         let given: BTreeSet<String> = vars.all().into_iter().map(|(name, _)| name).collect();

@@ -31,8 +31,16 @@ fn losses(precision: Precision, folder: &Path, resume: bool, stop_after: usize) 
     let tokenizer = Tokenizer::from_bytes(text.as_bytes()).unwrap();
     let (folder, suite) = (&RunFolder::claim(folder, resume)?, &Suite::new());
     let mut losses = Losses(Vec::new(), stop_after);
-    let setting =
-        Setting { folder, resume, init: None, device: Device::Cpu, suite, tokenizer: (&tokenizer, &text), base: None };
+    let setting = Setting {
+        folder,
+        resume,
+        init: None,
+        language: None,
+        device: Device::Cpu,
+        suite,
+        tokenizer: (&tokenizer, &text),
+        base: None,
+    };
     train(&config, &setting, &mut losses)?;
     Ok(losses.0)
 }

@@ -30,6 +30,7 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
     let tokenizer = Tokenizer::from_bytes(text.as_bytes())?;
     check_vocabulary(&config, &tokenizer, &file)?;
     let base = config.base.as_ref().map(|base| hub::folder(Path::new(&base.model))).transpose()?;
+    let language = args.language.as_deref().map(hub::folder).transpose()?;
 
     // Before the folder is touched: a run that is told to end while its model is built ends as any other.
     let interrupted = super::listen()?;
@@ -45,6 +46,7 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
         folder: &claimed,
         resume: args.resume,
         init: args.init.as_deref().map(|path| Start { path, only: &args.init_only }),
+        language: language.as_deref(),
         device: Device::Cpu,
         suite: &suite,
         tokenizer: (&tokenizer, &text),

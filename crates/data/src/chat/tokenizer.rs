@@ -45,6 +45,14 @@ impl FolderTokenizer {
         FolderTokenizer::read(&gguf::folder(path, metadata)?)
     }
 
+    /// The tokenizer of a Hugging Face model folder, without its chat template.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is not what its name says, or gives a token another id than another file does.
+    pub fn from_folder(folder: &Path) -> Result<FolderTokenizer, ChatError> {
+        FolderTokenizer::read(&Folder::new(folder))
+    }
+
     /// Reads `tokenizer.json`, and from `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` the
     /// tokens it lacks and the names of tokens. As in `transformers`, the last two files are asked only where
     /// `tokenizer_config.json` has no `added_tokens_decoder`. Truncation and padding the file may ask for are turned off.

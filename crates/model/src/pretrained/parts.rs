@@ -6,7 +6,7 @@ use crate::lora::{Changed, Lora};
 use crate::nn::{Part, Weight};
 use crate::weights::{Init, Path as Module, Source};
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use lare_kernels::Format;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -53,6 +53,22 @@ impl Parts {
             Pretrained::new(architecture, Module::root(&keeping))
         })?;
         Ok(Self { published, tensors: tensors.into_inner(), matrices: matrices.into_inner() })
+    }
+
+    /// The decoder's parameters in f32, by the names that the nano model's decoder has for them.
+    ///
+    /// # Errors
+    /// When a matrix cannot be widened.
+    pub fn language(&self) -> Result<BTreeMap<String, Tensor>> {
+        let ours = |name: &str| name.starts_with("language.");
+        let mut all = BTreeMap::new();
+        for (name, weight) in self.matrices.iter().filter(|(name, _)| ours(name)) {
+            all.insert(name.clone(), weight.to_tensor(&Device::Cpu)?);
+        }
+        for (name, tensor) in self.tensors.iter().filter(|(name, _)| ours(name)) {
+            all.insert(name.clone(), tensor.clone());
+        }
+        Ok(all)
     }
 
     /// The model with low-rank changes whose parameters come from `adapters`.

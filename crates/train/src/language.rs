@@ -1,0 +1,161 @@
+//! A nano model whose language model starts from a pretrained one: its blocks as they were published, and each word of the suite's
+//! vocabulary as the mean of the pieces in which the pretrained tokenizer writes it.
+
+use crate::vars::Vars;
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use lare_data::Tokenizer;
+use lare_data::chat::FolderTokenizer;
+use lare_model::config::Language;
+use lare_model::decoder::Shape;
+use lare_model::pretrained::gguf::{Gguf, is_gguf};
+use lare_model::pretrained::parts::Parts;
+use std::path::Path;
+
+const EMBEDDING: &str = "language.embedding";
+
+/// Puts the language model of a Hugging Face folder or GGUF file into the variables of a nano model with the decoder `ours`.
+///
+/// # Errors
+/// If it cannot be loaded, or is of another shape: named with what `ours` has and what it has.
+pub fn start(folder: &Path, ours: &Language, words: &Tokenizer, vars: &Vars) -> Result<()> {
+    let parts = Parts::of_folder(folder, None)?;
+    same_shape(folder, &ours.shape(), &parts.published.architecture.language)?;
+    let theirs = match is_gguf(folder) {
+        true => FolderTokenizer::from_gguf(folder, Gguf::open(folder)?.metadata())?,
+        false => FolderTokenizer::from_folder(folder)?,
+    };
+    for (name, tensor) in parts.language()? {
+        let tensor = if name == EMBEDDING { embeddings(&tensor, words, &theirs)? } else { tensor };
+        vars.set(&name, &tensor)?;
+    }
+    Ok(())
+}
+
+/// Refuses a decoder that computes something else: the two may differ in their words and in how far they count.
+fn same_shape(path: &Path, ours: &Shape, theirs: &Shape) -> Result<()> {
+    let fields = |shape: &Shape| {
+        [
+            ("width", shape.width.to_string()),
+            ("layers", shape.layers.to_string()),
+            ("heads", shape.heads.to_string()),
+            ("kv_heads", shape.kv_heads.to_string()),
+            ("width of a head", shape.head_width.to_string()),
+            ("feed_forward", shape.feed_forward.to_string()),
+            ("norm_eps", (shape.norm_eps as f32).to_string()), // a GGUF file holds it in f32
+            ("bias on queries, keys and values", shape.qkv_bias.to_string()),
+            ("norm of queries and keys", shape.qk_norm.to_string()),
+            ("output layer that is the embedding", shape.tied.to_string()),
+        ]
+    };
+    let other = |field: &str, ours: &str, got: String| {
+        Err(Error::Language {
+            path: path.to_owned(),
+            expected: format!("{field}: {ours}, as in `[model.language]`"),
+            got,
+        })
+    };
+    for ((field, ours), (_, theirs)) in fields(ours).into_iter().zip(fields(theirs)) {
+        if ours != theirs {
+            return other(field, &ours, theirs);
+        }
+    }
+    if ours.rope != theirs.rope {
+        return other("rope_theta", "the same rotary frequencies", "others".into());
+    }
+    Ok(())
+}
+
+/// `[V, D]`, of the suite's words, from those of the pretrained vocabulary.
+fn embeddings(published: &Tensor, words: &Tokenizer, theirs: &FolderTokenizer) -> Result<Tensor> {
+    let row = |id: usize| -> Result<Tensor> {
+        let pieces = theirs.encode_plain(&written(words.word(id as u32).unwrap_or_default()))?;
+        let pieces = Tensor::from_vec(pieces.clone(), pieces.len(), &Device::Cpu)?;
+        Ok(published.index_select(&pieces, 0)?.mean_keepdim(0)?)
+    };
+    Ok(Tensor::cat(&(0..words.vocab_size()).map(row).collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+/// How a token of the suite's stands in running text: a word behind a space, what continues a word, a digit or a sign without one,
+/// and a mark as the word that names it.
+fn written(token: &str) -> String {
+    let inside = |from: &str, to: &str| token.strip_prefix(from).and_then(|rest| rest.strip_suffix(to));
+    match (inside("<", ">"), inside("##", "")) {
+        (Some(mark), _) if !mark.is_empty() => format!(" {}", mark.trim_start_matches('/')),
+        (_, Some(piece)) if !piece.is_empty() => piece.to_owned(),
+        _ if token.chars().all(char::is_alphabetic) => format!(" {token}"),
+        _ => token.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lare_model::config::Context;
+
+    fn gguf() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf/llama.gguf")
+    }
+
+    fn language(words: &Tokenizer) -> Language {
+        let gguf = Gguf::open(&gguf()).unwrap();
+        let shape = lare_model::pretrained::Architecture::from_gguf(&gguf).unwrap().language;
+        Language {
+            vocabulary: words.vocab_size(),
+            width: shape.width,
+            layers: shape.layers,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            feed_forward: shape.feed_forward,
+            rope_theta: gguf.metadata()["llama.rope.freq_base"].as_f64().unwrap(),
+            norm_eps: shape.norm_eps,
+            max_positions: 64,
+            context: Context::Coarse,
+            says_steps: false,
+        }
+    }
+
+    #[test]
+    fn words_stand_behind_a_space_and_signs_do_not() {
+        let all = [("dog", " dog"), ("K", " K"), ("7", "7"), ("?", "?"), ("##ing", "ing"), ("#", "#"), ("<", "<")];
+        for (token, expected) in all.into_iter().chain([("</think>", " think"), ("<end>", " end")]) {
+            assert_eq!(written(token), expected);
+        }
+    }
+
+    #[test]
+    fn blocks_start_as_published_and_a_word_as_the_mean_of_its_pieces() {
+        let (words, vars) = (Tokenizer::suite().unwrap(), Vars::new(1, Device::Cpu));
+        start(&gguf(), &language(&words), &words, &vars).unwrap();
+        let given: std::collections::BTreeMap<_, _> = vars.all().into_iter().collect();
+        let published = Parts::of_folder(&gguf(), None).unwrap().language().unwrap();
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (name, tensor) in published.iter().filter(|(name, _)| *name != EMBEDDING) {
+            assert_eq!(values(&given[name]), values(tensor), "{name}");
+        }
+        let theirs = FolderTokenizer::from_gguf(&gguf(), Gguf::open(&gguf()).unwrap().metadata()).unwrap();
+        let (word, pieces) = (words.id("strawberry").unwrap(), theirs.encode_plain(" strawberry").unwrap());
+        assert!(pieces.len() > 1, "{pieces:?}");
+        let rows: Vec<Vec<f32>> =
+            pieces.iter().map(|id| values(&published[EMBEDDING].get(*id as usize).unwrap())).collect();
+        let got = values(&given[EMBEDDING].get(word as usize).unwrap());
+        for (column, got) in got.into_iter().enumerate() {
+            let mean = rows.iter().map(|row| row[column]).sum::<f32>() / rows.len() as f32;
+            assert!((mean - got).abs() < 1e-6, "{mean} {got}");
+        }
+        // What a decoder then asks for is all there, and nothing else: none of it starts at random.
+        let root = lare_model::Path::root(&vars);
+        root.at("language", |path| lare_model::decoder::Decoder::new(path, &language(&words).shape())).unwrap();
+        assert_eq!(vars.asked(), given.into_keys().collect());
+    }
+
+    #[test]
+    fn another_shape_is_refused_by_the_field() {
+        let (words, vars) = (Tokenizer::suite().unwrap(), Vars::new(1, Device::Cpu));
+        let fitting = language(&words);
+        let refused = |changed: Language| start(&gguf(), &changed, &words, &vars).unwrap_err().to_string();
+        assert!(refused(Language { layers: 7, ..fitting.clone() }).contains("layers: 7"));
+        assert!(refused(Language { rope_theta: 77.0, ..fitting.clone() }).contains("rope_theta"));
+        assert!(refused(Language { norm_eps: 0.5, ..fitting }).contains("norm_eps: 0.5"));
+    }
+}

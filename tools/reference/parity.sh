@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Every family against transformers, made anew: tiny checkpoints of all cases of tools/reference/families.py, also those that are
+# too many to commit, and the tests of crates/model that compare them.
+#
+#   tools/reference/parity.sh
+#
+# Needs the environment of tools/torch_environment.sh. Exit code 3: it could not be made, and nothing was run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+tools/torch_environment.sh || exit 3
+made="$(mktemp -d)"
+trap 'rm -rf "$made"' EXIT
+target/torch/bin/python tools/reference/families.py "$made" > /dev/null
+echo "made $(find "$made" -name golden.safetensors | wc -l) checkpoints: $(ls "$made" | tr '\n' ' ')"
+LARE_FAMILIES="$made" cargo test --workspace --test families
