@@ -70,12 +70,8 @@ fn messages_are_trained_on_as_llava_is() {
     let line = r#"{"id": "a", "messages": [{"role": "user", "content": [{"type": "image", "image": "1.png"}, {"type": "text", "text": "What is this?"}]}, {"role": "assistant", "content": "left"}, {"role": "user", "content": "And now?"}, {"role": "assistant", "content": "right"}]}"#;
     fs::write(place.at.join("lines.jsonl"), format!("{line}\n")).unwrap();
     let mut config = place.config();
-    config.data.files = vec![Files {
-        format: FileFormat::Messages,
-        file: place.at.join("lines.jsonl"),
-        pictures: place.at.clone(),
-        validation: false,
-    }];
+    config.data.files =
+        vec![Files { format: Some(FileFormat::Messages), file: place.at.join("lines.jsonl"), ..Files::default() }];
     config.stages[0].pictures_per_batch = 2;
     let mut subject = Family::open(&config, &SUITE, &place.base()).unwrap();
     let batch = subject.batch(0, 0, None).unwrap();
