@@ -4,6 +4,7 @@
 mod check;
 mod found;
 
+pub use check::outside;
 pub use found::{Counted, Findings, Kind, Problem, Range, Severity};
 
 use std::collections::HashMap;

@@ -257,8 +257,7 @@ impl Generator {
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Said> {
         let begun = Instant::now();
-        self.refuse_steps(generation.steps)?;
-        let generation = &Generation { steps: self.settled(generation.steps), ..*generation };
+        let generation = &Generation { steps: self.taken(generation.steps)?, ..*generation };
         let model = self.base();
         let given = self.given(messages, pictures, &())?;
         let prepared = begun.elapsed().saturating_sub(given.encoding);
@@ -345,6 +344,12 @@ impl Generator {
             Some(refocus) if refocus.thinking == Thinking::Splice => thoughts.iter().map(|t| t.chosen.len()).sum(),
             _ => 0,
         }
+    }
+
+    /// When it stops thinking, once that is something it can do.
+    fn taken(&self, steps: Steps) -> Result<Steps> {
+        self.refuse_steps(steps)?;
+        Ok(self.settled(steps))
     }
 
     /// Refuses steps that the adapter was not trained for, and a threshold that is no probability.

@@ -8,7 +8,7 @@ use super::found::{Kind, Problem};
 use super::{Length, Ruler};
 use crate::PictureAt;
 use crate::chat::{Content, Part};
-use crate::examples::{Album, Example, Fault};
+use crate::examples::{Album, Example, Fault, Look};
 use crate::image::{self, ImageError};
 use crate::processor::Size;
 use crate::sample::Region;
@@ -149,29 +149,33 @@ fn pictures<'a>(example: &Example, seen: &dyn Fn(&PictureAt) -> Option<&'a Known
     }
 }
 
-/// Regions are of the first picture.
 fn regions<'a>(example: &Example, seen: &dyn Fn(&PictureAt) -> Option<&'a Known>, report: &mut Report) {
     let Some(size) = example.pictures.first().and_then(seen).and_then(Known::size) else { return };
+    for (field, got) in outside(example, size) {
+        report.problems.push(Problem::of(Kind::RegionOutside, example, field, got));
+    }
+}
+
+/// The regions of an example that are not in its first picture, which has this size: the key that they stand under, and what is
+/// wrong.
+pub fn outside(example: &Example, size: Size) -> Vec<(&'static str, String)> {
     let whole = Region {
         left: -TOLERANCE_PX,
         top: -TOLERANCE_PX,
         right: size.width as f32 + TOLERANCE_PX,
         bottom: size.height as f32 + TOLERANCE_PX,
     };
-    for (k, look) in example.looks.iter().enumerate() {
-        let Some(region) = look.region.map(|spot| spot.in_pixels(size)) else { continue };
-        if !whole.contains(&region) {
-            let Region { left, top, right, bottom } = region;
-            let got = format!(
-                "look {}: [{left}, {top}, {right}, {bottom}] reaches out of the {} x {} pixels of its picture",
-                k + 1,
-                size.width,
-                size.height
-            );
-            let field = if look.reads.is_empty() { "bboxes" } else { "steps" };
-            report.problems.push(Problem::of(Kind::RegionOutside, example, field, got));
-        }
-    }
+    let fault = |(k, look): (usize, &Look)| {
+        let region = look.region.map(|spot| spot.in_pixels(size)).filter(|region| !whole.contains(region))?;
+        let Region { left, top, right, bottom } = region;
+        let (width, height) = (size.width, size.height);
+        let got = format!(
+            "look {}: [{left}, {top}, {right}, {bottom}] reaches out of the {width} x {height} pixels of its picture",
+            k + 1
+        );
+        Some((if look.reads.is_empty() { "bboxes" } else { "steps" }, got))
+    };
+    example.looks.iter().enumerate().filter_map(fault).collect()
 }
 
 /// The hash of what is asked: the words of all turns before the answer, and the pictures' files.

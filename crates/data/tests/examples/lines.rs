@@ -110,16 +110,29 @@ fn a_folder_stands_for_its_one_file_and_braces_for_several() {
     assert!(refused(empty.path(), Reading::default()).contains("tar archives"));
 }
 
-#[test]
-fn what_cannot_be_used_is_refused_by_place_and_field() {
+/// What is wrong with a sample, of which a part is expected in the message, and the key in it.
+type Case<'a> = (&'a str, FaultKind, &'a str, &'a str);
+
+fn are_refused(cases: &[Case]) {
     let place = tempfile::tempdir().unwrap();
     let turns = r#"[{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "A cat."}]"#;
-    let user = |content: &str| {
-        format!(
-            r#"{{"messages": [{{"role": "user", "content": {content}}}, {{"role": "assistant", "content": "x"}}]}}"#
-        )
-    };
-    for (entry, kind, field, part) in [
+    for (entry, kind, field, part) in cases {
+        let found = fault(&put(place.path(), "x.jsonl", entry.replace("TURNS", turns)));
+        assert_eq!((found.kind, found.field.as_str()), (*kind, *field), "{entry}: {found}");
+        let message = found.to_string();
+        for part in [*part, "x.jsonl, line 1", "hint:"] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+    }
+}
+
+fn user_says(content: &str) -> String {
+    format!(r#"{{"messages": [{{"role": "user", "content": {content}}}, {{"role": "assistant", "content": "x"}}]}}"#)
+}
+
+#[test]
+fn turns_and_pictures_that_cannot_be_used_are_refused_by_place_and_field() {
+    are_refused(&[
         (r#"{"id": "x", "conversations": TURNS}"#, FaultKind::Places, "conversations", "1 places, and 0 pictures"),
         (r#"{"id": "x", "image": ["a", "b"], "conversations": TURNS}"#, FaultKind::Places, "conversations", "and 2"),
         (r#"{"id": "x", "image": "a", "conversations": []}"#, FaultKind::Turns, "conversations", "0 turns"),
@@ -144,6 +157,21 @@ fn what_cannot_be_used_is_refused_by_place_and_field() {
         ),
         (r#"{"image": 7, "conversations": TURNS}"#, FaultKind::Picture, "image", "7"),
         (r#"{"image": "http://x/y.png", "conversations": TURNS}"#, FaultKind::Picture, "image", "http://x"),
+        (&user_says(r#"[{"type": "video", "text": "a"}]"#), FaultKind::Turns, "messages", "`video`"),
+        (&user_says(r#"[{"type": "image"}]"#), FaultKind::Places, "messages", "1 places"),
+        (&user_says(r#"[{"type": "image", "index": 2}]"#), FaultKind::Places, "messages", "0 pictures"),
+        (
+            &user_says(r#"[{"type": "image", "image": "data:image/png;base64,AA"}]"#),
+            FaultKind::Picture,
+            "messages",
+            "data:",
+        ),
+    ]);
+}
+
+#[test]
+fn regions_and_answers_that_cannot_be_used_are_refused_by_place_and_field() {
+    are_refused(&[
         (
             r#"{"image": "a", "conversations": TURNS, "bboxes": [[3, 1, 2, 4]]}"#,
             FaultKind::EmptyRegion,
@@ -177,18 +205,7 @@ fn what_cannot_be_used_is_refused_by_place_and_field() {
         ),
         (r#"{"question": "a", "choices": ["b", "c"], "answer": "d"}"#, FaultKind::Layout, "answer", "d"),
         (r#"{"question": "a", "answer": ["b", "c"]}"#, FaultKind::Layout, "answer", "[\"b\""),
-        (&user(r#"[{"type": "video", "text": "a"}]"#), FaultKind::Turns, "messages", "`video`"),
-        (&user(r#"[{"type": "image"}]"#), FaultKind::Places, "messages", "1 places"),
-        (&user(r#"[{"type": "image", "index": 2}]"#), FaultKind::Places, "messages", "0 pictures"),
-        (&user(r#"[{"type": "image", "image": "data:image/png;base64,AA"}]"#), FaultKind::Picture, "messages", "data:"),
-    ] {
-        let found = fault(&put(place.path(), "x.jsonl", entry.replace("TURNS", turns)));
-        assert_eq!((found.kind, found.field.as_str()), (kind, field), "{entry}: {found}");
-        let message = found.to_string();
-        for part in [part, "x.jsonl, line 1", "hint:"] {
-            assert!(message.contains(part), "{part} in {message}");
-        }
-    }
+    ]);
 }
 
 #[test]

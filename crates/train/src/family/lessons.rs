@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::subject::Dropped;
 use crate::vars::dice;
 use crate::{Error, Result};
+use lare_data::lint::outside;
 use lare_data::{Album, Example, PictureAt, Samples, Size, Stream};
 use rand::RngExt;
 use rayon::prelude::*;
@@ -136,5 +137,9 @@ fn fault(
         return Ok(Some("it shows no picture to look at again".into()));
     }
     let sizes: Vec<Size> = example.pictures.iter().filter_map(|at| sizes.get(at)).copied().collect();
+    // A look at what is not there teaches nothing, and its numbers may count something else.
+    if let Some((field, got)) = sizes.first().and_then(|size| outside(example, *size).into_iter().next()) {
+        return Ok(Some(format!("`{field}`, {got}")));
+    }
     Ok(length(teller, example, (&sizes, steps))?.fault())
 }
