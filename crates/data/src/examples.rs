@@ -7,7 +7,7 @@
 //! | parquet | a row, whose columns are the keys of such an object; pictures lie in the file |
 //! | WebDataset tar archives | the members of one name: `KEY.json`, `KEY.txt`, `KEY.jpg` |
 //!
-//! Which of them a file is, its content says ([`found`]); whatever it is, one function reads a sample of it ([`record`]). Every
+//! Which of them a file is, its content says (`found.rs`); whatever it is, one function reads a sample of it (`record.rs`). Every
 //! answer of a conversation becomes an [`Example`] of its own, with all that was said before it. Files are read from front to
 //! back and never held; pictures are read one by one, when they are asked for ([`Album`]). Keys that are not named in
 //! docs/data.md are not read.

@@ -26,6 +26,7 @@ const NAMES: [&str; 4] = ["id", "question_id", "uid", "__key__"];
 const CHOICES: [&str; 2] = ["choices", "options"];
 const BOXES: [&str; 2] = ["bboxes", "bbox"];
 /// Keys without another name.
+#[cfg(feature = "parquet")]
 const SINGLE: [&str; 4] = ["system", "bbox_format", "rationale", "steps"];
 /// The key that stands for a picture inside the file; its value is the number of it in [`Raw::inside`].
 pub(super) const INSIDE: &str = "$picture";
