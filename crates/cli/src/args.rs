@@ -1,7 +1,9 @@
 //! Every command and flag, documented where it is defined; `docs/cli.md` is made from here.
 
+mod data;
 mod serving;
 
+pub use data::{Data, DataCommand, Lint};
 pub use serving::{BenchServe, LogLevel, Serve};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -38,6 +40,8 @@ pub enum Command {
     Eval(Eval),
     /// Write samples of the refocus suite as files.
     MakeData(MakeData),
+    /// Look after training data in files.
+    Data(Data),
     /// Show a saved trace, or evaluated runs side by side, without the model.
     Report(Report),
     /// Show what a model folder holds, and whether it loads.

@@ -22,7 +22,7 @@ mod questions;
 mod shown;
 mod strip;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, DataCommand};
 use clap::Parser;
 use commands::Outcome;
 use failure::Failure;
@@ -69,6 +69,9 @@ fn run(arguments: &Arguments) -> ExitCode {
         Command::Train(train) => commands::train::run(train, &messages),
         Command::Eval(eval) => commands::eval::run(eval, &messages),
         Command::MakeData(make) => commands::make_data::run(make, &messages),
+        Command::Data(data) => match &data.command {
+            DataCommand::Lint(lint) => commands::lint::run(lint, &messages),
+        },
         Command::Report(report) => commands::report::run(report, &messages),
         Command::Inspect(inspect) => commands::inspect::run(inspect, &messages),
         Command::Doctor => commands::doctor::run(&messages),

@@ -1,36 +1,50 @@
 //! Samples that others have written: pictures, what is asked about them, the answer and, where they are known, the looks that
 //! lead to it.
 //!
-//! | format | a sample is |
+//! | files | a sample is |
 //! |---|---|
-//! | [`llava`] | an entry of a JSON list: `image`, `conversations`, and optionally `bboxes` and `rationale` |
-//! | [`messages`] | a line of JSON: `messages` of `role` and `content`, and optionally `images`, `bboxes` and `rationale` |
+//! | a JSON list, or lines of JSON | an object: `conversations` (LLaVA, ShareGPT), `messages`, or `question` and `answer` |
+//! | parquet | a row, whose columns are the keys of such an object; pictures lie in the file |
+//! | WebDataset tar archives | the members of one name: `KEY.json`, `KEY.txt`, `KEY.jpg` |
 //!
-//! Every answer of a conversation becomes an example of its own, with all that was said before it. `bboxes` are the regions
-//! of the looks in pixels of the first picture, from left and top to right and bottom, and `rationale` their sentences: one
-//! of each for a look, or one kind of them alone. Keys that are not named here are not read.
+//! Which of them a file is, its content says (`found.rs`); whatever it is, one function reads a sample of it (`record.rs`). Every
+//! answer of a conversation becomes an [`Example`] of its own, with all that was said before it. Files are read from front to
+//! back and never held; pictures are read one by one, when they are asked for ([`Album`]). Keys that are not named in
+//! docs/data.md are not read.
 
-mod llava;
-mod messages;
+mod album;
+mod boxes;
+#[cfg(feature = "parquet")]
+mod columns;
+mod fault;
+mod found;
+mod json;
+mod options;
+mod record;
+mod tar;
+mod turns;
 
-pub use llava::llava;
-pub use messages::messages;
+pub use album::{Album, PictureAt};
+pub use boxes::{Spot, Unit};
+pub use fault::{ExamplesError, Fault, FaultKind};
+pub use found::{Format, splits};
 
-use std::fs;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::Deserialize;
-
-use crate::chat::{Content, Message, Part, Role};
-use crate::sample::Region;
+use crate::chat::{Content, Message, Part};
+use record::Raw;
 
 /// One look that leads to an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Look {
     /// What is said of it; empty where nothing is.
     pub says: String,
-    /// Where to look, in pixels of the first picture.
-    pub region: Option<Region>,
+    /// The words of that which stand in the picture; empty where nothing tells them from the rest.
+    pub reads: String,
+    /// Where to look in the first picture.
+    pub region: Option<Spot>,
 }
 
 /// A question on pictures and its answer.
@@ -38,179 +52,167 @@ pub struct Look {
 pub struct Example {
     /// Its name in reports: that of the sample, and `#2` for its second answer.
     pub id: String,
+    /// Where it was read.
+    pub origin: Origin,
     /// What was said before the answer.
     pub messages: Vec<Message>,
     /// The pictures in it, in order.
-    pub pictures: Vec<PathBuf>,
+    pub pictures: Vec<PictureAt>,
+    /// The answers that are offered; none where the question is open.
+    pub choices: Vec<String>,
     /// What is to be answered.
     pub answer: String,
     /// The looks that lead to the answer; none where they are not known.
     pub looks: Vec<Look>,
 }
 
-/// Why no example was read.
-#[derive(Debug, thiserror::Error)]
-pub enum ExamplesError {
-    /// The operating system refused.
-    #[error("cannot read the samples in `{path}`: {reason}\n\nhint: check the path and its permissions")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        reason: String,
-    },
-    /// It is no JSON of its format.
-    #[error("`{path}` does not hold {format}: {reason}\n\nhint: docs/data.md has the formats that are read")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What it was taken for.
-        format: &'static str,
-        /// What the parser said, with line and column.
-        reason: String,
-    },
-    /// A sample makes no sense.
-    #[error(
-        "sample `{id}` in `{path}` cannot be used\n  expected  {expected}\n  got       {got}\n\nhint: correct it, or take it out"
-    )]
-    Sample {
-        /// The file.
-        path: PathBuf,
-        /// The sample.
-        id: String,
-        /// What would be used.
-        expected: String,
-        /// What stands there.
-        got: String,
-    },
-}
-
-/// A file with samples, for messages.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    path: &'a Path,
-    format: &'static str,
-}
-
-impl Source<'_> {
-    fn text(self) -> Result<String, ExamplesError> {
-        let failed = |error: std::io::Error| ExamplesError::Read { path: self.path.into(), reason: error.to_string() };
-        fs::read_to_string(self.path).map_err(failed)
-    }
-
-    fn refused(self, reason: String) -> ExamplesError {
-        ExamplesError::Format { path: self.path.into(), format: self.format, reason }
-    }
-
-    fn sample(self, id: &str, expected: impl Into<String>, got: impl Into<String>) -> ExamplesError {
-        ExamplesError::Sample { path: self.path.into(), id: id.into(), expected: expected.into(), got: got.into() }
-    }
-}
-
-/// What both formats say of looks.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Looks {
-    bboxes: Option<Vec<[f32; 4]>>,
-    rationale: Option<Sentences>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Sentences {
-    One(String),
-    Many(Vec<String>),
-}
-
-/// A name as text, whether a file has it as text or as a number.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Name {
-    Text(String),
-    Number(i64),
-}
-
-impl Name {
-    /// The sample's own, or its number in the file, counted from 1.
-    fn or_number(name: Option<Name>, number: usize) -> String {
-        match name {
-            Some(Name::Text(text)) => text,
-            Some(Name::Number(own)) => own.to_string(),
-            None => format!("number {}", number + 1),
-        }
-    }
-}
-
-impl Looks {
-    fn of(self, source: Source, id: &str) -> Result<Vec<Look>, ExamplesError> {
-        let says = match self.rationale {
-            None => Vec::new(),
-            Some(Sentences::One(sentence)) => vec![sentence],
-            Some(Sentences::Many(sentences)) => sentences,
-        };
-        let boxes = self.bboxes.unwrap_or_default();
-        let is_box = |[left, top, right, bottom]: &[f32; 4]| {
-            [left, top, right, bottom].iter().all(|x| x.is_finite()) && left < right && top < bottom
-        };
-        if let Some(wrong) = boxes.iter().find(|corners| !is_box(corners)) {
-            return Err(source.sample(id, "`bboxes` of [left, top, right, bottom] in pixels", format!("{wrong:?}")));
-        }
-        if !says.is_empty() && !boxes.is_empty() && says.len() != boxes.len() {
-            let got = format!("{} and {}", boxes.len(), says.len());
-            return Err(source.sample(id, "as many `bboxes` as sentences of `rationale`", got));
-        }
-        let look = |k: usize| Look {
-            says: says.get(k).cloned().unwrap_or_default(),
-            region: boxes.get(k).map(|[left, top, right, bottom]| Region {
-                left: *left,
-                top: *top,
-                right: *right,
-                bottom: *bottom,
-            }),
-        };
-        Ok((0..says.len().max(boxes.len())).map(look).collect())
-    }
-}
-
-/// A conversation as a file has it.
-struct Conversation {
-    id: String,
-    turns: Vec<Message>,
-    pictures: Vec<PathBuf>,
-    looks: Vec<Look>,
-}
-
-impl Conversation {
-    /// One example for each answer. Each takes the pictures that were shown before it.
-    fn examples(self, source: Source) -> Result<Vec<Example>, ExamplesError> {
-        let mut examples: Vec<Example> = Vec::new();
-        let mut shown = 0;
-        for (at, turn) in self.turns.iter().enumerate() {
-            let parts: &[Part] = match &turn.content {
-                Content::Parts(parts) => parts,
-                Content::Text(_) => &[],
-            };
-            shown += parts.iter().filter(|part| **part == Part::Picture).count();
-            let Content::Text(answer) = &turn.content else { continue };
-            if turn.role != Role::Assistant {
-                continue;
+impl Example {
+    /// What is asked: the text of the last message.
+    #[must_use]
+    pub fn question(&self) -> String {
+        match self.messages.last().map(|message| &message.content) {
+            Some(Content::Text(text)) => text.clone(),
+            Some(Content::Parts(parts)) => {
+                let text = |part: &Part| match part {
+                    Part::Text(text) => Some(text.clone()),
+                    Part::Picture => None,
+                };
+                parts.iter().filter_map(text).collect::<Vec<_>>().join(" ")
             }
-            if answer.trim().is_empty() || at == 0 {
-                let expected = "answers that say something, each after a question";
-                return Err(source.sample(&self.id, expected, format!("`{answer}` as turn {}", at + 1)));
-            }
-            let number = examples.len() + 1;
-            examples.push(Example {
-                id: if number == 1 { self.id.clone() } else { format!("{}#{number}", self.id) },
-                messages: self.turns[..at].to_vec(),
-                pictures: self.pictures.iter().take(shown).cloned().collect(),
-                answer: answer.trim().to_owned(),
-                looks: self.looks.clone(),
-            });
-        }
-        match examples.is_empty() {
-            true => Err(source.sample(&self.id, "at least one answer", format!("{} turns", self.turns.len()))),
-            false => Ok(examples),
+            None => String::new(),
         }
     }
+}
+
+/// Where a sample stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The file.
+    pub file: Arc<Path>,
+    /// Where in it.
+    pub place: Place,
+}
+
+/// Where in a file a sample stands; numbers are from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Which entry of a list.
+    Entry(usize),
+    /// Which line.
+    Line(usize),
+    /// Which row.
+    Row(usize),
+    /// The name of its members, without endings.
+    Key(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entry(number) => write!(f, "entry {number}"),
+            Self::Line(number) => write!(f, "line {number}"),
+            Self::Row(number) => write!(f, "row {number}"),
+            Self::Key(key) => write!(f, "key {key}"),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.file.display(), self.place)
+    }
+}
+
+/// What is known of files beside what stands in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// What they must be; by default what they are.
+    pub format: Option<Format>,
+    /// The folder that names of pictures start from; by default the one that a file lies in.
+    pub pictures: Option<PathBuf>,
+    /// What numbers of `bboxes` count where a sample does not say it; by default what they can only be.
+    pub boxes: Option<Unit>,
+    /// What is asked where a sample has an answer and no question, as captions have.
+    pub question: Option<String>,
+}
+
+/// Hears of every sample in turn: its examples, or what is wrong with it. An error ends the reading.
+pub type Heard<'a> = &'a mut dyn FnMut(Result<Vec<Example>, Fault>) -> Result<(), ExamplesError>;
+
+/// Files with samples.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    reading: Reading,
+    files: Vec<(Arc<Path>, Format)>,
+}
+
+impl Samples {
+    /// Finds the files that `path` stands for, a file, a folder or names with a part in braces (`train-{000..015}.tar`), and
+    /// recognises them.
+    ///
+    /// # Errors
+    /// For a file that cannot be read or is of none of the formats, and a folder in which it is unclear what is meant.
+    pub fn open(path: &Path, reading: Reading) -> Result<Self, ExamplesError> {
+        let paths = found::files(path)?;
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths {
+            let format = found::recognise(&path, reading.format)?;
+            files.push((Arc::from(path), format));
+        }
+        Ok(Self { reading, files })
+    }
+
+    /// The files, and what they are.
+    #[must_use]
+    pub fn files(&self) -> &[(Arc<Path>, Format)] {
+        &self.files
+    }
+
+    /// Reads all files from front to back.
+    ///
+    /// # Errors
+    /// For a file that cannot be read to its end, and what `heard` says.
+    pub fn each(&self, heard: Heard) -> Result<(), ExamplesError> {
+        (0..self.files.len()).try_for_each(|file| self.each_of(file, heard))
+    }
+
+    /// Reads one of the files.
+    ///
+    /// # Errors
+    /// As [`Samples::each`].
+    pub fn each_of(&self, file: usize, heard: Heard) -> Result<(), ExamplesError> {
+        let Some((path, format)) = self.files.get(file) else { return Ok(()) };
+        let own = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        let folder = self.reading.pictures.clone().unwrap_or(own);
+        let context = record::Context { reading: &self.reading, format: *format, folder: &folder };
+        let each = &mut |raw: Result<Raw, Fault>| heard(raw.and_then(|raw| context.examples(raw)));
+        match format {
+            Format::Parquet => parquet(path, each),
+            Format::Webdataset => tar::each(path, each),
+            _ => json::each(path, each),
+        }
+    }
+
+    /// All examples.
+    ///
+    /// # Errors
+    /// As [`Samples::each`], and for the first sample that cannot be used.
+    pub fn all(&self) -> Result<Vec<Example>, ExamplesError> {
+        let mut all = Vec::new();
+        self.each(&mut |read| {
+            all.extend(read.map_err(|fault| ExamplesError::Sample(Box::new(fault)))?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(path: &Arc<Path>, each: record::Each) -> Result<(), ExamplesError> {
+    columns::each(path, each)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(path: &Arc<Path>, _: record::Each) -> Result<(), ExamplesError> {
+    Err(ExamplesError::NoParquet { path: path.to_path_buf() })
 }

@@ -24,7 +24,8 @@
 //! | [`chat`] | conversations with the models of a Hugging Face folder: template, tokenizer, where pictures stand |
 //! | [`batch`] | the order of samples, resumable |
 //! | [`export`] | the suite as files for other tools |
-//! | [`examples`] | samples that others have written: LLaVA's JSON, messages |
+//! | [`lint`] | what is wrong with files of samples |
+//! | [`examples`] | samples that others have written: LLaVA, ShareGPT, messages, parquet, WebDataset |
 //!
 //! # Example
 //!
@@ -52,9 +53,12 @@
 
 pub mod batch;
 pub mod chat;
+#[cfg(feature = "parquet")]
+pub mod columnar;
 pub mod examples;
 pub mod export;
 pub mod image;
+pub mod lint;
 mod order;
 pub mod processor;
 pub mod prompt;
@@ -65,7 +69,7 @@ pub mod tokenizer;
 
 pub use crate::image::{ImageError, Picture, Prepared, prepare};
 pub use batch::Stream;
-pub use examples::{Example, ExamplesError};
+pub use examples::{Album, Example, ExamplesError, PictureAt, Samples};
 pub use order::order_taken;
 pub use processor::{Layout, Processed, Processor, ProcessorError, Size, View};
 pub use prompt::{Prompt, answer_ids, lay_out};

@@ -110,7 +110,7 @@ pub fn open(path: &Path) -> Result<Benchmark> {
 
 #[cfg(feature = "parquet")]
 fn columnar(files: Vec<PathBuf>) -> Result<Box<dyn Table>> {
-    Ok(Box::new(columnar::Columnar::open(files)?))
+    Ok(Box::new(columnar::Files::open(files)?))
 }
 
 #[cfg(not(feature = "parquet"))]

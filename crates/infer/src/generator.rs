@@ -34,6 +34,8 @@ pub struct Generator {
     /// Tokenizer, template and defaults of generation.
     pub chat: Chat,
     processor: Option<Processor>,
+    /// Of an adapter whose halting head was not trained.
+    auto_steps: Option<usize>,
 }
 
 /// A model as it was published, or with an adapter.
@@ -172,13 +174,27 @@ impl Generator {
     /// # Errors
     /// Also for an adapter of another base.
     pub fn adapted(folder: &Path, format: Option<Format>, adapter: &Adapter) -> Result<Self> {
-        Self::of(folder, Model::Refocused(Box::new(Refocused::from_folder(folder, format, adapter)?)))
+        let refocused = Refocused::from_folder(folder, format, adapter)?;
+        // Older adapters do not say it.
+        let unsaid = || Ok::<_, Error>((!refocused.refocus.halts()?).then_some(refocused.refocus.settings().max_steps));
+        let auto_steps = adapter.settings.auto_steps.map_or_else(unsaid, |steps| Ok(Some(steps)))?;
+        Ok(Self { auto_steps, ..Self::of(folder, Model::Refocused(Box::new(refocused)))? })
+    }
+
+    /// When it stops thinking: as it is told to. `Auto` with an adapter whose halting head was not trained takes the latent steps
+    /// that it was trained with: such a head says one half to everything, and would stop it before the first.
+    #[must_use]
+    pub fn settled(&self, steps: Steps) -> Steps {
+        match (steps, self.auto_steps) {
+            (Steps::Auto { .. }, Some(own)) => Steps::Fixed(own),
+            _ => steps,
+        }
     }
 
     fn of(folder: &Path, model: Model) -> Result<Self> {
         let chat = chat(folder)?;
         let processor = model.base().fine().map(|_| Processor::open(folder)).transpose()?;
-        Ok(Self { model, chat, processor })
+        Ok(Self { model, chat, processor, auto_steps: None })
     }
 
     /// The model, or the base of its adapter.
@@ -241,7 +257,7 @@ impl Generator {
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Said> {
         let begun = Instant::now();
-        self.refuse_steps(generation.steps)?;
+        let generation = &Generation { steps: self.taken(generation.steps)?, ..*generation };
         let model = self.base();
         let given = self.given(messages, pictures, &())?;
         let prepared = begun.elapsed().saturating_sub(given.encoding);
@@ -328,6 +344,12 @@ impl Generator {
             Some(refocus) if refocus.thinking == Thinking::Splice => thoughts.iter().map(|t| t.chosen.len()).sum(),
             _ => 0,
         }
+    }
+
+    /// When it stops thinking, once that is something it can do.
+    fn taken(&self, steps: Steps) -> Result<Steps> {
+        self.refuse_steps(steps)?;
+        Ok(self.settled(steps))
     }
 
     /// Refuses steps that the adapter was not trained for, and a threshold that is no probability.

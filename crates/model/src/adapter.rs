@@ -23,9 +23,11 @@ pub const SETTINGS: &str = "lare_config.json";
 /// The weights' file in an adapter folder.
 pub const WEIGHTS: &str = "lare.safetensors";
 /// The form of these files.
-const VERSION: u32 = 2;
-/// Forms that are read: the first had no `semantic`.
-const READ: [u32; 2] = [1, VERSION];
+const VERSION: u32 = 3;
+/// The form that first had `semantic`.
+const WITH_HEADS: u32 = 2;
+/// Forms that are read: the first had no `semantic`, the second no `auto_steps`.
+const READ: [u32; 3] = [1, WITH_HEADS, VERSION];
 
 /// `lare_config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,10 @@ pub struct Settings {
     /// What gave its thoughts a meaning in training, for training to go on from; answers need none of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub semantic: Option<Heads>,
+    /// The latent steps to take where nobody says how many, as many as it was trained with: its halting head was not trained. Left
+    /// out: the head decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_steps: Option<usize>,
 }
 
 impl Settings {
@@ -49,8 +55,15 @@ impl Settings {
     /// programs.
     #[must_use]
     pub fn new(base: Base, refocus: Refocus, lora: Option<Lora>, semantic: Option<Heads>) -> Self {
-        let version = if semantic.is_some() { VERSION } else { 1 };
-        Self { version, base, refocus, lora, semantic }
+        let version = if semantic.is_some() { WITH_HEADS } else { 1 };
+        Self { version, base, refocus, lora, semantic, auto_steps: None }
+    }
+
+    /// The same with so many latent steps where nobody says how many; `None`: the halting head decides.
+    #[must_use]
+    pub fn with_auto_steps(self, auto_steps: Option<usize>) -> Self {
+        let version = if auto_steps.is_some() { VERSION } else { self.version };
+        Self { version, auto_steps, ..self }
     }
 }
 
@@ -134,6 +147,10 @@ fn settings(text: &str, file: &str) -> Result<Settings> {
         return Err(fault("version".into(), format!("one of {READ:?}"), version));
     }
     let settings: Settings = serde_json::from_value(value).map_err(syntax)?;
+    if let Some(steps) = settings.auto_steps.filter(|steps| *steps > settings.refocus.max_steps) {
+        let expected = format!("at most {}, its refocus.max_steps", settings.refocus.max_steps);
+        return Err(fault("auto_steps".into(), expected, steps.to_string()));
+    }
     let of_heads = || settings.semantic.as_ref().and_then(Heads::fault);
     match settings.refocus.fault().or_else(of_heads) {
         None => Ok(settings),

@@ -50,6 +50,7 @@ pub fn merge(base: &Path, adapter: &Adapter, out: &Path) -> Result<usize> {
         rest.filter_map(|name| Some((name.to_owned(), weights.find(name)?.clone()))).collect();
     let name = out.file_name().map_or_else(|| settings.base.name.clone(), |name| name.to_string_lossy().into_owned());
     let of_rest = Settings::new(Base::of(out, &name)?, settings.refocus.clone(), None, settings.semantic.clone());
+    let of_rest = of_rest.with_auto_steps(settings.auto_steps);
     adapter::write(out, &of_rest, &rest)?;
     Ok(changed)
 }

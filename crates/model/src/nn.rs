@@ -196,6 +196,12 @@ impl Linear {
         Self::with_std(path, inputs, outputs, (1.0 / inputs as f64).sqrt())
     }
 
+    /// Whether all its numbers are 0, as of a branch that was never trained.
+    pub fn is_nothing(&self) -> Result<bool> {
+        let bias = self.bias.as_ref().map_or(Ok(0.0), |bias| bias.abs()?.sum_all()?.to_scalar::<f32>())?;
+        Ok(self.weight.root_mean_square()? == 0.0 && bias == 0.0)
+    }
+
     /// As [`Linear::new`], with outputs that checkpoints may store in parts.
     pub fn of_parts(path: Path, inputs: usize, parts: &[Part]) -> Result<Self> {
         let start = Init::Normal((1.0 / inputs as f64).sqrt());

@@ -192,7 +192,7 @@ impl Architecture {
             "llama" => (Layout::Text, shape(Kind::Llama, tied(false)?)?, None),
             _ => return Err(whole.error("model_type", FAMILIES, "this family is not supported")),
         };
-        let image_token = if is_image { Some(whole.count("image_token_id")? as u32) } else { None };
+        let image_token = if is_image { Some(whole.token("image_token_id")?) } else { None };
         Ok(Self { family: family.into(), language, image_token, layout, tower })
     }
 

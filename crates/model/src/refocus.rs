@@ -354,6 +354,11 @@ impl Refocus {
         }
     }
 
+    /// Whether the halting head was trained: it begins as zeros, and is that until then.
+    pub fn halts(&self) -> Result<bool> {
+        Ok(!self.halt.is_nothing()?)
+    }
+
     /// The halting head on `h` `[B, D]`: logits `[B]`, positive to stop thinking and answer.
     pub fn halt_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(self.halt.forward(hidden)?.squeeze(1)?)

@@ -170,6 +170,55 @@ fn a_config_that_lacks_a_field_or_asks_for_what_is_not_computed_is_refused_by_fi
 }
 
 #[test]
+fn sizes_that_no_model_has_are_refused_by_field_before_memory_is_taken_for_them() {
+    let huge = [json!(1u64 << 23), json!(1u64 << 40), json!(u64::MAX), json!(-1), json!(0), json!(1e300)];
+    let fields = [
+        ("llama", "", "num_hidden_layers"),
+        ("llama", "", "hidden_size"),
+        ("llama", "", "num_attention_heads"),
+        ("llama", "", "num_key_value_heads"),
+        ("llama", "", "head_dim"),
+        ("llama", "", "intermediate_size"),
+        ("llama", "", "vocab_size"),
+        ("qwen2_5_vl", "text_config", "num_hidden_layers"),
+        ("qwen2_5_vl", "vision_config", "depth"),
+        ("qwen2_5_vl", "vision_config", "hidden_size"),
+        ("qwen2_5_vl", "vision_config", "num_heads"),
+        ("qwen2_5_vl", "vision_config", "patch_size"),
+        ("qwen2_5_vl", "vision_config", "window_size"),
+        ("qwen2_5_vl", "vision_config", "temporal_patch_size"),
+        ("qwen3_vl", "text_config", "head_dim"),
+        ("qwen3_vl", "vision_config", "depth"),
+        ("qwen3_vl", "vision_config", "intermediate_size"),
+        ("qwen3_vl", "vision_config", "spatial_merge_size"),
+        ("smolvlm", "text_config", "num_hidden_layers"),
+        ("smolvlm", "vision_config", "num_hidden_layers"),
+        ("smolvlm", "vision_config", "image_size"),
+        ("smolvlm", "vision_config", "num_channels"),
+        ("smolvlm", "", "scale_factor"),
+    ];
+    for (family, table, field) in fields {
+        let folder = copy(family);
+        for size in &huge {
+            let part = |c: &mut Value| {
+                let table = if table.is_empty() { c } else { &mut c[table] };
+                table[field] = size.clone();
+            };
+            edit(folder.path(), part);
+            let message = refusal(folder.path());
+            let named = if table.is_empty() { format!("`{field}`") } else { format!("`{table}.{field}`") };
+            assert!(message.contains(&named) && message.contains("from 1 to"), "{field} of {size}: {message}");
+        }
+    }
+    let folder = copy("qwen2_5_vl");
+    edit(folder.path(), |c| c["text_config"]["rope_parameters"]["mrope_section"] = json!([u64::MAX, u64::MAX, 2]));
+    assert!(refusal(folder.path()).contains("mrope_section"));
+    let folder = copy("qwen2_5_vl");
+    edit(folder.path(), |c| c["image_token_id"] = json!(1u64 << 40));
+    assert!(refusal(folder.path()).contains("the number of a token"));
+}
+
+#[test]
 fn shards_load_as_the_whole() {
     let folder = copy("llama");
     let whole = hidden(&Pretrained::from_folder(folder.path(), None).unwrap());

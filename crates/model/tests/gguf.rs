@@ -235,7 +235,11 @@ const FAULTS: &[Fault] = &[
         &["`llama.block_count` in model.gguf", "got       nothing"],
     ),
     ("a text for a size", |f| f.set("llama.block_count", TEXT, text("one")), &["`llama.block_count`", "\"one\""]),
-    ("layers without end", |f| f.set("llama.block_count", U32, vec![0xff; 4]), &["`llama.block_count`", "2^24"]),
+    (
+        "layers without end",
+        |f| f.set("llama.block_count", U32, vec![0xff; 4]),
+        &["`llama.block_count`", "from 1 to 16777216"],
+    ),
     (
         "more layers than tensors",
         |f| f.set("llama.block_count", U32, (1u32 << 20).to_le_bytes().to_vec()),

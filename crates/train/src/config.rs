@@ -2,11 +2,15 @@
 
 use crate::{Error, Result};
 use lare_data::Task;
+use lare_data::examples::{Format, Reading, Unit};
+use lare_model::Lora;
 use lare_model::config::{Heads, Refocus};
-use lare_model::{Format, Lora};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// What the names of the halting head's parameters begin with.
+pub(crate) const HALTING_HEAD: &str = "refocus.halt.";
 
 /// A training run: of the nano model, with `model`, or of what is added to a pretrained one, with `base`, `refocus` and, where
 /// wanted, `lora` and `semantic`.
@@ -96,7 +100,8 @@ pub enum Dtype {
 impl Dtype {
     /// What matrices are converted to; `None`: they stay as they are.
     #[must_use]
-    pub fn format(self) -> Option<Format> {
+    pub fn format(self) -> Option<lare_model::Format> {
+        use lare_model::Format;
         match self {
             Self::Stored => None,
             Self::F32 => Some(Format::F32),
@@ -150,29 +155,94 @@ pub struct Data {
     pub features_mib: Option<usize>,
 }
 
-/// Samples in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Samples in files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Files {
-    /// How it is laid out.
-    pub format: FileFormat,
-    /// The file.
+    /// How they are laid out; by default as their content says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<FileFormat>,
+    /// A file, a folder of parquet files or of tar archives, or several files as `train-{000..015}.tar`.
     pub file: PathBuf,
-    /// The folder that names of pictures in it start from.
-    pub pictures: PathBuf,
-    /// Whether its samples are for validation and never trained on.
+    /// The folder that names of pictures in it start from; by default the one that a file lies in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pictures: Option<PathBuf>,
+    /// What the numbers of regions count where a sample does not say it. By default numbers above 1 are pixels, and numbers up to
+    /// 1, some of them between 0 and 1, shares of the picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bbox_format: Option<BoxFormat>,
+    /// What is asked where a sample has an answer and no question, as captions have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// Whether the samples are for validation and never trained on.
     #[serde(default)]
     pub validation: bool,
 }
 
-/// Layouts of files with samples.
+impl Files {
+    /// The same as the files' reader takes it.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        Reading {
+            format: self.format.map(FileFormat::format),
+            pictures: self.pictures.clone(),
+            boxes: self.bbox_format.map(BoxFormat::unit),
+            question: self.question.clone(),
+        }
+    }
+}
+
+/// Layouts of files with samples; docs/data.md has an example of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileFormat {
-    /// LLaVA's JSON: a list of `image`, `conversations` and, optionally, `bboxes` and `rationale`.
+    /// LLaVA's JSON: `image`, `conversations` and, optionally, `bboxes` and `rationale`.
     Llava,
-    /// A line of JSON a sample: `messages` of `role` and `content`, whose parts are text and pictures.
+    /// ShareGPT's JSON, which is the same: `conversations` of `from` and `value`.
+    Sharegpt,
+    /// JSON with `messages` of `role` and `content`, whose parts are text and pictures.
     Messages,
+    /// JSON with `question`, `answer` and, optionally, `choices` and `steps`, as `lare make-data --format folder` writes it.
+    Questions,
+    /// Hugging Face's parquet files, with the keys of any of these as columns and pictures inside.
+    Parquet,
+    /// WebDataset's tar archives of `KEY.json`, `KEY.txt`, `KEY.jpg`.
+    Webdataset,
+}
+
+impl FileFormat {
+    fn format(self) -> Format {
+        match self {
+            Self::Llava => Format::Llava,
+            Self::Sharegpt => Format::Sharegpt,
+            Self::Messages => Format::Messages,
+            Self::Questions => Format::Questions,
+            Self::Parquet => Format::Parquet,
+            Self::Webdataset => Format::Webdataset,
+        }
+    }
+}
+
+/// What the numbers of regions count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxFormat {
+    /// Pixels of the first picture.
+    Pixels,
+    /// Shares of its width and height, 0 to 1.
+    Normalised,
+    /// Thousandths of its width and height, 0 to 1000.
+    Thousandths,
+}
+
+impl BoxFormat {
+    fn unit(self) -> Unit {
+        match self {
+            Self::Pixels => Unit::Pixels,
+            Self::Normalised => Unit::Normalised,
+            Self::Thousandths => Unit::Thousandths,
+        }
+    }
 }
 
 /// What a stage optimises.
@@ -302,6 +372,25 @@ impl Config {
     /// Steps of all stages.
     pub fn total_steps(&self) -> usize {
         self.stages.iter().map(|s| s.steps).sum()
+    }
+
+    /// Whether a stage teaches the model when to stop thinking. One that has learned to think and not to stop would stop before
+    /// the first step where nobody says how many.
+    #[must_use]
+    pub fn teaches_halting(&self) -> bool {
+        self.stages.iter().any(|stage| {
+            let changes = stage
+                .train
+                .iter()
+                .any(|prefix| HALTING_HEAD.starts_with(prefix.as_str()) || prefix.starts_with(HALTING_HEAD));
+            changes && stage.loss.halt > 0.0 && stage.objective != Objective::Read
+        })
+    }
+
+    /// The latent steps of the last stage that has some.
+    #[must_use]
+    pub fn last_latent_steps(&self) -> usize {
+        self.stages.iter().rev().map(|stage| stage.latent_steps).find(|steps| *steps > 0).unwrap_or(0)
     }
 
     /// The architecture of the nano model.

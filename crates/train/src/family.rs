@@ -3,13 +3,16 @@
 
 mod asked;
 mod lessons;
+mod ruler;
 mod sight;
 
+pub use ruler::Ruler;
+
 use crate::batch::{Batch, Place, check_recipe, of_block, place, recipe};
-use crate::config::{Config, Mix, Stage};
+use crate::config::{Config, HALTING_HEAD, Mix, Stage};
 use crate::subject::{Dropped, Learner, Subject};
 use crate::{Error, Result};
-use asked::{Asked, Teller};
+use asked::{Asked, Needs, Teller};
 use candle_core::Tensor;
 use lare_data::suite::GroupRecipe;
 use lare_data::{Split, Suite};
@@ -144,7 +147,7 @@ impl<'a> Family<'a> {
             return Err(config.without("base"));
         };
         let parts = Parts::of_folder(folder, base.dtype.format())?;
-        let teller = Teller::open(config, refocus, &parts, folder)?;
+        let teller = Teller::open(&parts.published, folder, &Needs::of(config, refocus))?;
         let lessons = Lessons::read(config, &teller)?;
         // A path is a matter of this machine; the name of its folder says enough.
         let path = Path::new(&base.model);
@@ -174,10 +177,9 @@ impl<'a> Family<'a> {
         for number in numbers {
             let lesson = self.lessons.get(*number, validation);
             let mut sights = Vec::with_capacity(lesson.example.pictures.len());
-            for path in &lesson.example.pictures {
-                let mut open = || Ok(lare_data::image::open(path)?);
-                let name = path.display().to_string();
-                sights.push(self.teller.sights.of(&self.parts.published, &name, &mut open)?);
+            for at in &lesson.example.pictures {
+                let mut open = || Ok(self.lessons.album.open(at)?);
+                sights.push(self.teller.sights.of(&self.parts.published, &at.to_string(), &mut open)?);
             }
             asked.push(Asked::of_lesson(lesson, sights));
         }
@@ -284,9 +286,21 @@ impl Subject for Family<'_> {
         let folder = run.join("adapter");
         let (lora, heads) = (self.config.lora.clone(), self.config.semantic.clone());
         let settings = Settings::new(self.base.clone(), self.refocus.clone(), lora, heads);
+        let settings =
+            settings.with_auto_steps(if halts(weights)? { None } else { Some(self.config.last_latent_steps()) });
         adapter::write(&folder, &settings, weights)?;
         Ok(folder)
     }
+}
+
+/// Whether the halting head was trained, by this run or the one that it began from: until then it is zeros.
+fn halts(weights: &BTreeMap<String, Tensor>) -> Result<bool> {
+    for (_, tensor) in weights.iter().filter(|(name, _)| name.starts_with(HALTING_HEAD)) {
+        if tensor.abs()?.sum_all()?.to_scalar::<f32>()? > 0.0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl From<lare_data::ImageError> for Error {

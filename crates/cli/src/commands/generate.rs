@@ -12,7 +12,7 @@ use crate::shown::{Showing, Shown};
 use lare_infer::generator::{Generation, Generator, Said, Thought, question};
 use lare_infer::load::sha256;
 use lare_infer::record::{Asked, of_pretrained};
-use lare_infer::{Adapter, Options};
+use lare_infer::{Adapter, Options, Steps};
 use lare_model::pretrained::Architecture;
 use lare_model::pretrained::gguf::is_gguf;
 use lare_trace::ModelInfo;
@@ -43,21 +43,35 @@ pub fn run(ask: &Ask, folder: &Path, messages: &Messages) -> Result<Outcome, Fai
         Some(adapter) => Generator::adapted(folder, format, adapter)?,
     };
     warn_of_unused(&generator.base().unused, messages);
-    let Options { steps, sampling, .. } = options(ask);
+    let options = options(ask);
+    let options = Options { steps: settled(&generator, options.steps, messages), ..options };
+    let Options { steps, sampling, .. } = options;
     let nearest_words = if ask.trace.is_some() { Options::default().nearest_words } else { 0 };
     let generation = Generation { steps, sampling, max_tokens: ask.max_tokens, nearest_words };
     let pictures: Vec<_> = source.iter().map(|source| &source.opened.picture).collect();
     for (place, text) in (1..).zip(questions.texts()) {
         let said = generator.answer(&[question(pictures.len(), text)], &pictures, &generation, &mut |_| ())?;
         let place = (questions.len() > 1).then_some(place);
-        let generator = &generator;
-        Told { ask, generator, adapter: adapter.as_ref(), source: source.as_ref(), question: text, said: &said, place }
-            .tell(messages)?;
+        let (generator, adapter, source) = (&generator, adapter.as_ref(), source.as_ref());
+        let given = Given { adapter, source, question: text, options };
+        Told { ask, generator, given, said: &said, place }.tell(messages)?;
     }
     if let Some(folder) = ask.trace.as_deref().filter(|_| questions.len() > 1) {
         remove_older_traces(folder, questions.len())?;
     }
     Ok(Outcome::Done)
+}
+
+/// An adapter that was never taught when to stop does not stop before it began.
+fn settled(generator: &Generator, steps: Steps, messages: &Messages) -> Steps {
+    let settled = generator.settled(steps);
+    if let (true, Steps::Fixed(own)) = (settled != steps, settled) {
+        let own = counted(own, "latent step");
+        messages.warning(&format!(
+            "the adapter's halting head was not trained: `--steps auto` takes {own}, as in training; --steps N takes N"
+        ));
+    }
+    settled
 }
 
 fn warn_of_unused(unused: &[String], messages: &Messages) {
@@ -107,12 +121,18 @@ fn thought(thought: &Thought) -> Value {
     })
 }
 
-struct Told<'a> {
-    ask: &'a Ask,
-    generator: &'a Generator,
+/// What was asked, of what, and how.
+struct Given<'a> {
     adapter: Option<&'a Adapter>,
     source: Option<&'a Source>,
     question: &'a str,
+    options: Options,
+}
+
+struct Told<'a> {
+    ask: &'a Ask,
+    generator: &'a Generator,
+    given: Given<'a>,
     said: &'a Said,
     place: Option<usize>,
 }
@@ -145,12 +165,12 @@ impl Told<'_> {
     }
 
     fn show(&self, messages: &Messages, shown: &mut Shown) -> Result<(), Failure> {
-        let (Some(source), Some(adapter)) = (self.source, self.adapter) else { return Ok(()) };
+        let (Some(source), Some(adapter)) = (self.given.source, self.given.adapter) else { return Ok(()) };
         let picture = &source.opened.picture;
         let showing = Showing { ask: self.ask, picture, place: self.place };
         let Some(places) = self.generator.places(picture)?.filter(|_| showing.is_wanted()) else { return Ok(()) };
-        let (picture_hash, question) = (&source.hash[..], self.question);
-        let asked = Asked { picture, picture_hash, question, options: options(self.ask) };
+        let (picture_hash, question) = (&source.hash[..], self.given.question);
+        let asked = Asked { picture, picture_hash, question, options: self.given.options };
         let record = of_pretrained(identity(adapter), &asked, self.said, &places);
         showing.write(&record, messages, shown)
     }
@@ -178,7 +198,7 @@ impl Report for Object<'_> {
     }
 
     fn json(&self) -> Value {
-        let Told { said, question, source, generator, .. } = self.told;
+        let Told { said, generator, given: Given { question, source, .. }, .. } = self.told;
         let picture = source.map(|source| {
             let picture = &source.opened.picture;
             json!({ "name": source.name, "width": picture.width, "height": picture.height, "hash": source.hash })

@@ -132,6 +132,10 @@ impl Shown {
             text(&step["thinking"]),
             counted(read, "cell")
         ));
+        if let Some(own) = told.settings["auto_steps"].as_u64() {
+            let own = counted(own as usize, "step");
+            lines.push(format!("            its halting head was not trained: `--steps auto` takes {own}"));
+        }
         lines
     }
 }

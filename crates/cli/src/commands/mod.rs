@@ -10,6 +10,7 @@ pub mod generate;
 pub mod inspect;
 mod inspect_adapter;
 mod inspect_folder;
+pub mod lint;
 pub mod make_data;
 pub mod merge;
 pub mod report;

@@ -41,6 +41,9 @@ pub fn run(args: &Train, messages: &Messages) -> Result<Outcome, Failure> {
         0 => format!("{total} steps into {place}"),
         step => format!("going on from step {step} of {total} in {place}"),
     });
+    if args.init.is_none() {
+        warn_of_halting(&config, messages);
+    }
     let suite = Suite::new();
     let setting = Setting {
         folder: &claimed,
@@ -85,6 +88,21 @@ fn check_vocabulary(config: &Config, tokenizer: &Tokenizer, file: &str) -> Resul
         .part("expected", format!("{expected}   tokens of the suite"))
         .part("got", got)
         .hint(format!("write vocabulary = {expected}")))
+}
+
+/// A model that learns to think and not when to stop says one half to that question for ever.
+fn warn_of_halting(config: &Config, messages: &Messages) {
+    let steps = config.last_latent_steps();
+    if config.teaches_halting() || steps == 0 {
+        return;
+    }
+    let then = match config.base {
+        Some(_) => format!("`--steps auto` will take {}, as the last stage does", super::counted(steps, "latent step")),
+        None => "with `--steps auto` it will answer before the first latent step".to_owned(),
+    };
+    messages.warning(&format!(
+        "no stage teaches the model when to stop thinking: {then}; a stage with `loss.halt` above 0 that trains `refocus.halt.` teaches it"
+    ));
 }
 
 /// Shows how a run stands.

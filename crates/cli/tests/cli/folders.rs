@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A user's folder: text files of fixtures/chat, weights of fixtures/folders.
-fn user_folder(family: &str, to: &Path) {
+pub fn user_folder(family: &str, to: &Path) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     fs::create_dir_all(to).unwrap();
     for part in ["chat", "folders"] {
@@ -180,6 +180,69 @@ fn an_adapter_is_trained_on_written_samples_and_asked() {
     let fixed = ["ask", "--model", "other", "--adapter", "run/adapter", "other/photo.png", "What is this?"];
     let ran = place.run(&fixed);
     assert!(ran.code == 2 && ran.err.contains("hint: pass the folder of user"), "{}", ran.err);
+}
+
+/// Trains an adapter in two latent steps, and not when to stop; gives what was said of that.
+fn train_without_halting(place: &Place) -> String {
+    user_folder("smolvlm", &place.path().join("user"));
+    let made = "make-data --split train --tasks read --count 6 --format parquet --out data.parquet";
+    assert_eq!(place.run(&made.split(' ').collect::<Vec<_>>()).code, 0);
+    let text = include_str!("../../../train/tests/family/tiny.toml");
+    let text = text.replace("PLACE/base", "user").replace("halt = 0.1", "halt = 0.0");
+    let text = text.replace("format = \"llava\"\n", "").replace("PLACE/samples.json", "data.parquet");
+    let text = text.replace("pictures = \"PLACE\"\n", "");
+    let stages = text.find("[[stages]]\nname = \"halt\"").unwrap();
+    place.file("tiny.toml", &text.as_bytes()[..stages]);
+    let ran = place.run(&["train", "tiny.toml", "--out", "run", "--set", "validate_every_steps=100"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    ran.err
+}
+
+#[test]
+fn an_adapter_that_was_not_taught_to_stop_thinks_as_it_was_trained() {
+    let place = Place::new();
+    let said = train_without_halting(&place);
+    assert!(said.contains("no stage teaches the model when to stop") && said.contains("2 latent steps"), "{said}");
+    let ask = |steps: &str| {
+        let fixed = [
+            "ask",
+            "--model",
+            "user",
+            "--adapter",
+            "run/adapter",
+            "user/photo.png",
+            "What is this?",
+            "--trace",
+            "looks",
+        ];
+        let ran = place.run(&[&fixed[..], &["--steps", steps, "--json", "--no-looks"]].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        (ran.json()["usage"]["latent_steps"].clone(), ran.err.contains("halting head was not trained"))
+    };
+    assert_eq!(ask("auto"), (2.into(), true));
+    let traced = fs::read_to_string(place.path().join("looks/trace.json")).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(&traced).unwrap()["input"]["options"]["steps"],
+        2,
+        "the trace says what was done"
+    );
+    assert_eq!([ask("0"), ask("3")], [(0.into(), false), (3.into(), false)]);
+    let told = place.run(&["inspect", "run/adapter"]);
+    assert!(told.code == 0 && told.out.contains("`--steps auto` takes 2 steps"), "{}{}", told.out, told.err);
+    // An adapter of an older form does not say it, and its head is the same zeros.
+    let path = place.path().join("run/adapter/lare_config.json");
+    let settings: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!((&settings["version"], &settings["auto_steps"]), (&3.into(), &2.into()));
+    let mut older = settings.clone();
+    older["version"] = 2.into();
+    older.as_object_mut().unwrap().remove("auto_steps");
+    fs::write(&path, older.to_string()).unwrap();
+    assert_eq!(ask("auto"), (4.into(), true), "as many as it can take");
+    let mut wrong = settings;
+    wrong["auto_steps"] = 9.into();
+    fs::write(&path, wrong.to_string()).unwrap();
+    let ran = place.run(&["inspect", "run/adapter"]);
+    assert!(ran.code == 1 && ran.err.contains("`auto_steps`") && ran.err.contains("at most 4"), "{}", ran.err);
 }
 
 #[test]

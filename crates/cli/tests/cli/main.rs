@@ -9,6 +9,7 @@ mod dump;
 mod eval;
 mod folders;
 mod gguf;
+mod lint;
 mod pages;
 mod report;
 mod serve;

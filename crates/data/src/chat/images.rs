@@ -37,7 +37,8 @@ impl PictureTokens {
     }
 
     /// All its image tokens.
-    fn total(&self) -> usize {
+    #[must_use]
+    pub fn total(&self) -> usize {
         match *self {
             PictureTokens::Run(tokens) => tokens,
             PictureTokens::Tiles { rows, cols, tokens_per_tile } => {

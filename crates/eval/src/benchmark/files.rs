@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 
 /// How every parquet file begins.
 const PARQUET: &[u8; 4] = b"PAR1";
-/// Parts of a data set that are never one benchmark together.
-const SPLITS: [&str; 6] = ["train", "training", "validation", "val", "dev", "test"];
 
 /// What a path stands for.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,8 +117,7 @@ fn is_parquet(path: &Path) -> Result<bool> {
 
 /// Refuses files that name themselves as different splits: answers to questions that were trained on say nothing.
 fn one_split(folder: &Path, files: &[PathBuf]) -> Result<()> {
-    let mut splits: Vec<&str> = files.iter().filter_map(|file| split(file)).collect();
-    splits.dedup();
+    let splits = lare_data::examples::splits(files.iter().map(PathBuf::as_path));
     if splits.len() < 2 {
         return Ok(());
     }
@@ -132,13 +129,6 @@ fn one_split(folder: &Path, files: &[PathBuf]) -> Result<()> {
         hint: "name one file, or put the files of one split into a folder of their own".to_owned(),
     }
     .into())
-}
-
-/// The split in names such as `test-00000-of-00003.parquet`, which is how `datasets` calls its files.
-fn split(file: &Path) -> Option<&str> {
-    let name = file.file_name()?.to_str()?;
-    let (split, shard) = name.split_once('-')?;
-    (SPLITS.contains(&split) && shard.starts_with(|c: char| c.is_ascii_digit())).then_some(split)
 }
 
 fn nothing(folder: &Path, entries: &[PathBuf]) -> Error {

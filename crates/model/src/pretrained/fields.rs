@@ -3,6 +3,23 @@
 use crate::{Error, Result};
 use serde_json::Value;
 
+/// Most layers of a decoder or a tower: far more than any released model has, and few enough to be asked for one by one.
+pub const LAYERS: usize = 1 << 10;
+/// Most heads of attention.
+pub const HEADS: usize = 1 << 12;
+/// Most channels of a hidden state, or of a head.
+pub const WIDTH: usize = 1 << 17;
+/// Most channels inside a feed-forward layer.
+pub const FEED_FORWARD: usize = 1 << 20;
+/// Most tokens of a vocabulary.
+pub const VOCABULARY: usize = 1 << 22;
+/// Longest side of a picture, a tile or a patch, in pixels.
+pub const SIDE_PX: usize = 1 << 14;
+/// Most of what else is counted: channels, frames and merged patches.
+pub const FEW: usize = 1 << 6;
+/// Most of anything.
+const MOST: usize = 1 << 24;
+
 /// An object in `config.json`.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a> {
@@ -51,24 +68,29 @@ impl<'a> Fields<'a> {
         value.ok_or_else(|| self.error(name, expected, "take it as it was published with these weights"))
     }
 
-    /// A whole number.
+    /// A whole number above 0 and not absurdly large.
     ///
     /// # Errors
     /// [`Error::Config`] when it is missing or something else; so for the others.
-    pub fn count(&self, name: &str) -> Result<usize> {
-        let value = self.find(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        self.need(name, "a whole number", value)
-    }
-
-    /// A whole number above 0 and not absurdly large.
     pub fn size(&self, name: &str) -> Result<usize> {
-        let value = self.find(name).and_then(Value::as_u64).filter(|n| (1..=1 << 24).contains(n));
-        self.need(name, "a whole number from 1 to 2^24", value.map(|n| n as usize))
+        self.up_to(name, MOST)
     }
 
     /// The same, or `default` where it is absent, as the reference's config class has it.
     pub fn size_or(&self, name: &str, default: usize) -> Result<usize> {
-        if self.find(name).is_none() { Ok(default) } else { self.size(name) }
+        self.up_to_or(name, MOST, default)
+    }
+
+    /// A whole number from 1 to `most`: what no model has is refused before memory is taken for it.
+    pub fn up_to(&self, name: &str, most: usize) -> Result<usize> {
+        let value = self.find(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        let value = value.filter(|n| (1..=most).contains(n));
+        self.need(name, &format!("a whole number from 1 to {most}"), value)
+    }
+
+    /// The same, or `default` where it is absent.
+    pub fn up_to_or(&self, name: &str, most: usize, default: usize) -> Result<usize> {
+        if self.find(name).is_none() { Ok(default) } else { self.up_to(name, most) }
     }
 
     /// A finite number.
@@ -94,11 +116,18 @@ impl<'a> Fields<'a> {
         self.need(name, "a text", self.find(name).and_then(Value::as_str))
     }
 
-    /// Whole numbers.
+    /// Whole numbers, none absurdly large.
     pub fn counts(&self, name: &str) -> Result<Vec<usize>> {
         let list = self.find(name).and_then(Value::as_array);
-        let all = list.and_then(|list| list.iter().map(|n| n.as_u64().map(|n| n as usize)).collect());
-        self.need(name, "a list of whole numbers", all)
+        let one = |n: &Value| n.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= MOST);
+        let all = list.and_then(|list| list.iter().map(one).collect());
+        self.need(name, &format!("a list of whole numbers of at most {MOST}"), all)
+    }
+
+    /// The number of a token.
+    pub fn token(&self, name: &str) -> Result<u32> {
+        let value = self.find(name).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        self.need(name, "the number of a token", value)
     }
 
     /// Refuses a field that is neither absent nor a number of at most `most`.

@@ -2,7 +2,7 @@
 //! most blocks and over the picture in some, and a merger of 2 x 2 patches to one token. Read in transformers 5.23
 //! (`models/qwen2_5_vl/modeling_qwen2_5_vl.py`); docs/families.md section 5.
 
-use super::fields::Fields;
+use super::fields::{FEED_FORWARD, FEW, Fields, LAYERS, SIDE_PX};
 use super::vision::{Runs, angles_of, biased, in_squares, index, turned, width_and_heads};
 use super::{PatchGrid, Seen};
 use crate::Result;
@@ -42,15 +42,15 @@ impl Shape {
         fields.must_be("hidden_act", "silu")?;
         let [width, heads] = width_and_heads(fields, language_width)?;
         let shape = Self {
-            depth: fields.size("depth")?,
+            depth: fields.up_to("depth", LAYERS)?,
             width,
             heads,
-            feed_forward: fields.size("intermediate_size")?,
-            channels: fields.size_or("in_channels", 3)?,
-            patch_px: fields.size("patch_size")?,
-            frames: fields.size("temporal_patch_size")?,
-            merge: fields.size("spatial_merge_size")?,
-            window_px: fields.size("window_size")?,
+            feed_forward: fields.up_to("intermediate_size", FEED_FORWARD)?,
+            channels: fields.up_to_or("in_channels", FEW, 3)?,
+            patch_px: fields.up_to("patch_size", SIDE_PX)?,
+            frames: fields.up_to("temporal_patch_size", FEW)?,
+            merge: fields.up_to("spatial_merge_size", FEW)?,
+            window_px: fields.up_to("window_size", SIDE_PX)?,
             whole: fields.counts("fullatt_block_indexes")?.into_iter().collect(),
             language_width,
             rope_theta: fields

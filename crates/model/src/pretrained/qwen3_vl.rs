@@ -2,7 +2,7 @@
 //! picture, a merger, and further mergers whose tokens are added behind the decoder's first layers (DeepStack). Read in
 //! transformers 5.23 (`models/qwen3_vl/modeling_qwen3_vl.py`); docs/families.md section 6.
 
-use super::fields::Fields;
+use super::fields::{FEED_FORWARD, FEW, Fields, LAYERS, SIDE_PX};
 use super::vision::{LayerNorm, Runs, angles_of, biased, in_squares, index, turned, width_and_heads};
 use super::{PatchGrid, Seen};
 use crate::Result;
@@ -44,7 +44,7 @@ impl Shape {
         if places_side * places_side != fields.size("num_position_embeddings")? {
             return Err(fields.error("num_position_embeddings", "a square", "the file is damaged"));
         }
-        let (depth, deepstack) = (fields.size("depth")?, fields.counts("deepstack_visual_indexes")?);
+        let (depth, deepstack) = (fields.up_to("depth", LAYERS)?, fields.counts("deepstack_visual_indexes")?);
         if deepstack.iter().any(|block| *block >= depth) {
             return Err(fields.error(
                 "deepstack_visual_indexes",
@@ -56,11 +56,11 @@ impl Shape {
             depth,
             width,
             heads,
-            feed_forward: fields.size("intermediate_size")?,
-            channels: fields.size_or("in_channels", 3)?,
-            patch_px: fields.size("patch_size")?,
-            frames: fields.size("temporal_patch_size")?,
-            merge: fields.size("spatial_merge_size")?,
+            feed_forward: fields.up_to("intermediate_size", FEED_FORWARD)?,
+            channels: fields.up_to_or("in_channels", FEW, 3)?,
+            patch_px: fields.up_to("patch_size", SIDE_PX)?,
+            frames: fields.up_to("temporal_patch_size", FEW)?,
+            merge: fields.up_to("spatial_merge_size", FEW)?,
             places_side,
             deepstack,
             language_width,

@@ -3,7 +3,7 @@
 //! section 7.
 
 use super::Seen;
-use super::fields::Fields;
+use super::fields::{FEED_FORWARD, FEW, Fields, HEADS, LAYERS, SIDE_PX, WIDTH};
 use super::vision::{LayerNorm, Runs, biased, index};
 use crate::nn::{Linear, Part};
 use crate::tap::Tap;
@@ -34,22 +34,24 @@ impl Shape {
     /// [`Error::Config`] names the field.
     pub fn new(vision: Fields, whole: Fields, language_width: usize) -> Result<Self> {
         vision.must_be("hidden_act", "gelu_pytorch_tanh")?;
-        let (width, heads) = (vision.size_or("hidden_size", 1152)?, vision.size_or("num_attention_heads", 16)?);
+        let (width, heads) =
+            (vision.up_to_or("hidden_size", WIDTH, 1152)?, vision.up_to_or("num_attention_heads", HEADS, 16)?);
         if width % heads != 0 {
             return Err(vision.error("num_attention_heads", "a divisor of hidden_size", "the file is damaged"));
         }
-        let (tile_px, patch_px) = (vision.size_or("image_size", 224)?, vision.size_or("patch_size", 32)?);
-        let shuffle = whole.size_or("scale_factor", 2)?;
+        let (tile_px, patch_px) =
+            (vision.up_to_or("image_size", SIDE_PX, 224)?, vision.up_to_or("patch_size", SIDE_PX, 32)?);
+        let shuffle = whole.up_to_or("scale_factor", FEW, 2)?;
         if tile_px % patch_px != 0 || tile_px / patch_px % shuffle != 0 {
             let expected = "a multiple of patch_size times scale_factor";
             return Err(vision.error("image_size", expected, "the file is damaged"));
         }
         Ok(Self {
-            depth: vision.size_or("num_hidden_layers", 12)?,
+            depth: vision.up_to_or("num_hidden_layers", LAYERS, 12)?,
             width,
             heads,
-            feed_forward: vision.size_or("intermediate_size", 3072)?,
-            channels: vision.size_or("num_channels", 3)?,
+            feed_forward: vision.up_to_or("intermediate_size", FEED_FORWARD, 3072)?,
+            channels: vision.up_to_or("num_channels", FEW, 3)?,
             patch_px,
             tile_px,
             shuffle,

@@ -1,7 +1,7 @@
 //! The text decoders of Qwen2, Qwen2.5-VL, Qwen3, Qwen3-VL and Llama (also inside SmolVLM and Idefics3), as `config.json`
 //! describes them. What they compute was read in transformers 5.23; docs/families.md says where.
 
-use super::fields::Fields;
+use super::fields::{FEED_FORWARD, Fields, HEADS, LAYERS, VOCABULARY, WIDTH};
 use crate::Result;
 use crate::decoder::Shape;
 use crate::rope::{Llama3, Rope, Sections};
@@ -28,15 +28,15 @@ pub fn shape(fields: Fields, kind: Kind, tied: bool) -> Result<Shape> {
     fields.must_be("attention_bias", false)?;
     fields.must_be("mlp_bias", false)?;
     fields.must_be("use_sliding_window", false)?;
-    let (width, heads) = (fields.size("hidden_size")?, fields.size("num_attention_heads")?);
+    let (width, heads) = (fields.up_to("hidden_size", WIDTH)?, fields.up_to("num_attention_heads", HEADS)?);
     let head_width = match kind {
-        Kind::Qwen3 => fields.size("head_dim")?,
-        Kind::Llama => fields.size_or("head_dim", width / heads)?,
+        Kind::Qwen3 => fields.up_to("head_dim", WIDTH)?,
+        Kind::Llama => fields.up_to_or("head_dim", WIDTH, width / heads)?,
         Kind::Qwen2 => width / heads,
     };
     let kv_heads = match kind {
-        Kind::Llama => fields.size_or("num_key_value_heads", heads)?,
-        _ => fields.size("num_key_value_heads")?,
+        Kind::Llama => fields.up_to_or("num_key_value_heads", HEADS, heads)?,
+        _ => fields.up_to("num_key_value_heads", HEADS)?,
     };
     if heads % kv_heads != 0 {
         return Err(fields.error("num_key_value_heads", "a divisor of num_attention_heads", "the file is damaged"));
@@ -53,13 +53,13 @@ pub fn shape(fields: Fields, kind: Kind, tied: bool) -> Result<Shape> {
         ));
     }
     Ok(Shape {
-        vocabulary: fields.size("vocab_size")?,
+        vocabulary: fields.up_to("vocab_size", VOCABULARY)?,
         width,
-        layers: fields.size("num_hidden_layers")?,
+        layers: fields.up_to("num_hidden_layers", LAYERS)?,
         heads,
         kv_heads,
         head_width,
-        feed_forward: fields.size("intermediate_size")?,
+        feed_forward: fields.up_to("intermediate_size", FEED_FORWARD)?,
         norm_eps: match kind {
             Kind::Llama => fields.number_or("rms_norm_eps", 1e-6)?,
             _ => fields.number("rms_norm_eps")?,

@@ -1,6 +1,6 @@
 //! What the vision towers share: layer norm, attention inside pictures or windows, the order of merged patches.
 
-use super::fields::Fields;
+use super::fields::{Fields, HEADS, WIDTH};
 use crate::Result;
 use crate::mask;
 use crate::nn::Linear;
@@ -39,7 +39,7 @@ pub fn biased(path: Path, name: &str, inputs: usize, outputs: usize) -> Result<L
 
 /// `Dv` and heads of a tower of Qwen's, from its `vision_config`, once they fit each other and the language model.
 pub fn width_and_heads(fields: Fields, language_width: usize) -> Result<[usize; 2]> {
-    let (width, heads) = (fields.size("hidden_size")?, fields.size("num_heads")?);
+    let (width, heads) = (fields.up_to("hidden_size", WIDTH)?, fields.up_to("num_heads", HEADS)?);
     if width % heads != 0 || width / heads % 4 != 0 {
         let expected = "a divisor of hidden_size that leaves heads of a multiple of 4";
         return Err(fields.error("num_heads", expected, "the file is damaged"));

@@ -166,7 +166,7 @@ fn a_folder_that_is_none_or_is_spoilt_is_refused_by_the_part_that_does_not_fit()
         fs::write(at.join(SETTINGS), good.replacen(from, to, 1)).unwrap();
         refused(folder, at)
     };
-    assert!(spoilt("\"version\": 1", "\"version\": 3").contains("`version`"));
+    assert!(spoilt("\"version\": 1", "\"version\": 4").contains("`version`"));
     assert!(spoilt("\"patches\": 3", "\"patches\": 0").contains("refocus.patches"));
     assert!(spoilt("\"patches\"", "\"cells\"").contains("cells"));
     assert!(spoilt("\"blocks\": 1", "\"blocks\": 2").contains("is missing"));

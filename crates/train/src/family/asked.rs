@@ -6,9 +6,10 @@ use crate::batch::{Row, Target, coverage_of};
 use crate::config::{Config, Stage};
 use crate::{Error, Result};
 use lare_data::chat::{Chat, Message, Part, PictureTokens, RenderOptions, Role};
+use lare_data::lint::Length;
 use lare_data::{Processor, Question, Region};
 use lare_model::config::{Refocus, Thinking};
-use lare_model::pretrained::parts::Parts;
+use lare_model::pretrained::Pretrained;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,13 +53,14 @@ impl Asked {
         }
     }
 
-    /// A sample of a file; a look reads what is said of it.
+    /// A sample of a file; where nothing else is known, a look reads what is said of it.
     pub fn of_lesson(lesson: &Lesson, sights: Vec<Arc<Sight>>) -> Self {
         let looks = lesson.example.looks.iter();
+        let first = sights.first().map(|sight| sight.size);
         let step = |look: &lare_data::examples::Look| Step {
             says: look.says.clone(),
-            reads: look.says.clone(),
-            region: look.region,
+            reads: if look.reads.is_empty() { look.says.clone() } else { look.reads.clone() },
+            region: look.region.zip(first).map(|(spot, size)| spot.in_pixels(size)),
         };
         Self {
             group: lesson.group.clone(),
@@ -82,6 +84,32 @@ pub struct Teller {
     max_tokens: usize,
 }
 
+/// What a run asks for beside the model.
+pub struct Needs {
+    /// Bytes for what was seen in pictures.
+    pub features: usize,
+    /// Words that a thought names.
+    pub read_slots: usize,
+    /// Positions that a latent step takes.
+    pub positions_per_step: usize,
+    /// The most tokens of a sample, where it is less than what the model was made for.
+    pub max_tokens: Option<usize>,
+}
+
+impl Needs {
+    /// Of a run.
+    pub fn of(config: &Config, refocus: &Refocus) -> Self {
+        // What is spliced in is one token a patch, however many features were merged to it.
+        let spliced = if refocus.thinking == Thinking::Splice { refocus.patches } else { 0 };
+        Self {
+            features: config.data.features_mib.unwrap_or(FEATURES_MIB) << 20,
+            read_slots: config.semantic.as_ref().map_or(0, |heads| heads.read_slots),
+            positions_per_step: 1 + spliced,
+            max_tokens: config.data.max_tokens,
+        }
+    }
+}
+
 /// Ids of a prompt and of what follows its thoughts.
 pub struct Told {
     /// The prompt.
@@ -95,23 +123,19 @@ impl Teller {
     ///
     /// # Errors
     /// For a language model alone, and files that do not fit.
-    pub fn open(config: &Config, refocus: &Refocus, parts: &Parts, folder: &Path) -> Result<Self> {
-        let model = &parts.published;
+    pub fn open(model: &Pretrained, folder: &Path, needs: &Needs) -> Result<Self> {
         let Some(image_token) = model.architecture.image_token else {
             let (expected, got) = ("one that sees pictures".into(), model.architecture.family.clone());
             return Err(lare_model::Error::Arguments { what: "model to refocus", expected, got }.into());
         };
-        let bytes = config.data.features_mib.unwrap_or(FEATURES_MIB) << 20;
-        // What is spliced in is one token a patch, however many features were merged to it.
-        let spliced = if refocus.thinking == Thinking::Splice { refocus.patches } else { 0 };
         let room = model.architecture.language.max_positions;
         Ok(Self {
             chat: Chat::from_folder(folder)?,
-            sights: Sights::new(Processor::open(folder)?, Shape::of(model), bytes),
+            sights: Sights::new(Processor::open(folder)?, Shape::of(model), needs.features),
             image_token,
-            read_slots: config.semantic.as_ref().map_or(0, |heads| heads.read_slots),
-            positions_per_step: 1 + spliced,
-            max_tokens: config.data.max_tokens.unwrap_or(room).min(room),
+            read_slots: needs.read_slots,
+            positions_per_step: needs.positions_per_step,
+            max_tokens: needs.max_tokens.unwrap_or(room).min(room),
         })
     }
 
@@ -143,19 +167,15 @@ impl Teller {
         Ok(Told { prompt, answer })
     }
 
-    /// Why a sample does not fit, if it does not.
-    pub fn too_long(&self, told: &Told, steps: usize) -> Option<String> {
-        let needed = told.prompt.len() + steps * self.positions_per_step + told.answer.len();
-        (needed > self.max_tokens).then(|| {
-            let thought = steps * self.positions_per_step;
-            format!(
-                "{needed} tokens ({} of the prompt, {} of them of pictures, {thought} of thoughts, {} of the answer), at most {}",
-                told.prompt.len(),
-                told.prompt.iter().filter(|id| **id == self.image_token).count(),
-                told.answer.len(),
-                self.max_tokens
-            )
-        })
+    /// How many tokens a sample takes with so many latent steps.
+    pub fn length(&self, told: &Told, tokens: &[PictureTokens], steps: usize) -> Length {
+        Length {
+            prompt: told.prompt.len(),
+            pictures: tokens.iter().map(PictureTokens::total).collect(),
+            thoughts: steps * self.positions_per_step,
+            answer: told.answer.len(),
+            most: self.max_tokens,
+        }
     }
 
     /// The ids up to the last picture, and the row behind them.

@@ -2,16 +2,16 @@
 //! fit are left out, and both are named.
 
 use super::asked::Teller;
-use crate::config::{Config, FileFormat};
+use super::ruler::length;
+use crate::config::Config;
 use crate::subject::Dropped;
 use crate::vars::dice;
 use crate::{Error, Result};
-use lare_data::examples::{llava, messages};
-use lare_data::{Example, Size, Stream};
+use lare_data::lint::outside;
+use lare_data::{Album, Example, PictureAt, Samples, Size, Stream};
 use rand::RngExt;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Pictures that are named when some cannot be used.
@@ -33,6 +33,8 @@ pub struct Lessons {
     pub validation: Vec<Lesson>,
     /// Those that do not fit.
     pub dropped: Vec<Dropped>,
+    /// Reads their pictures.
+    pub album: Album,
     /// Of the epoch that a batch was last taken from.
     order: Option<((u64, u64), Vec<usize>)>,
 }
@@ -45,14 +47,10 @@ impl Lessons {
     pub fn read(config: &Config, teller: &Teller) -> Result<Self> {
         let mut all = Self::default();
         for files in &config.data.files {
-            let read = match files.format {
-                FileFormat::Llava => llava(&files.file, &files.pictures)?,
-                FileFormat::Messages => messages(&files.file, &files.pictures)?,
-            };
-            let sizes = sizes(&read, teller)?;
-            let steps = config.stages.iter().map(|stage| stage.latent_steps + stage.spare_steps).max().unwrap_or(0);
-            let most = config.latent_step()?.max_steps;
-            let fault = |example: &Example| fault(example, steps.min(most), &sizes, teller);
+            let read = Samples::open(&files.file, files.reading())?.all()?;
+            let sizes = sizes(&read, teller, &all.album)?;
+            let steps = most_steps(config)?;
+            let fault = |example: &Example| fault(example, steps, &sizes, teller);
             let faults = read.par_iter().map(fault).collect::<Result<Vec<_>>>()?;
             let name = files.file.file_stem().map_or_else(|| "samples".into(), |name| name.to_string_lossy());
             let group: Arc<str> = name.replace(' ', "_").into();
@@ -90,27 +88,33 @@ impl Lessons {
     }
 }
 
-/// The size of every picture, each opened once.
-fn sizes(examples: &[Example], teller: &Teller) -> Result<BTreeMap<PathBuf, Size>> {
-    let mut first: BTreeMap<&Path, &str> = BTreeMap::new();
+/// The most latent steps that a row of any stage takes.
+pub fn most_steps(config: &Config) -> Result<usize> {
+    let steps = config.stages.iter().map(|stage| stage.latent_steps + stage.spare_steps).max().unwrap_or(0);
+    Ok(steps.min(config.latent_step()?.max_steps))
+}
+
+/// The size of every picture, each opened once, in the order in which they lie in their files.
+fn sizes(examples: &[Example], teller: &Teller, album: &Album) -> Result<BTreeMap<PictureAt, Size>> {
+    let mut first: BTreeMap<&PictureAt, &str> = BTreeMap::new();
     for example in examples {
-        for path in &example.pictures {
-            first.entry(path).or_insert(&example.id);
+        for at in &example.pictures {
+            first.entry(at).or_insert(&example.id);
         }
     }
-    let size = |(path, id): (&&Path, &&str)| {
-        let opened = lare_data::image::open(path).map_err(Error::from);
+    let size = |(at, id): (&&PictureAt, &&str)| {
+        let opened = album.open(at).map_err(Error::from);
         let size = opened.map(|picture| Size::of(&picture));
         let fits = size.and_then(|size| teller.sights.tokens(size).map(|_| size));
-        fits.map(|size| (path.to_path_buf(), size)).map_err(|error| {
+        fits.map(|size| ((*at).clone(), size)).map_err(|error| {
             let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
-            format!("sample `{id}`, {}: {reason}", path.display())
+            format!("sample `{id}`, {at}: {reason}")
         })
     };
     let (mut sizes, mut broken) = (BTreeMap::new(), Vec::new());
     for found in first.par_iter().map(size).collect::<Vec<_>>() {
         match found {
-            Ok((path, size)) => _ = sizes.insert(path, size),
+            Ok((at, size)) => _ = sizes.insert(at, size),
             Err(line) => broken.push(line),
         }
     }
@@ -123,15 +127,19 @@ fn sizes(examples: &[Example], teller: &Teller) -> Result<BTreeMap<PathBuf, Size
 }
 
 /// Why a sample cannot be trained on, if it cannot.
-fn fault(example: &Example, steps: usize, sizes: &BTreeMap<PathBuf, Size>, teller: &Teller) -> Result<Option<String>> {
+fn fault(
+    example: &Example,
+    steps: usize,
+    sizes: &BTreeMap<PictureAt, Size>,
+    teller: &Teller,
+) -> Result<Option<String>> {
     if example.pictures.is_empty() {
         return Ok(Some("it shows no picture to look at again".into()));
     }
-    let tokens = example.pictures.iter().filter_map(|path| sizes.get(path));
-    let tokens = tokens.map(|size| teller.sights.tokens(*size)).collect::<Result<Vec<_>>>()?;
-    // All that a stage could let it say.
-    let said: BTreeSet<&str> = example.looks.iter().map(|look| look.says.as_str()).collect();
-    let longest = said.into_iter().chain([example.answer.as_str()]).collect::<Vec<_>>().join("\n");
-    let told = teller.told(&example.messages, &tokens, &longest)?;
-    Ok(teller.too_long(&told, steps))
+    let sizes: Vec<Size> = example.pictures.iter().filter_map(|at| sizes.get(at)).copied().collect();
+    // A look at what is not there teaches nothing, and its numbers may count something else.
+    if let Some((field, got)) = sizes.first().and_then(|size| outside(example, *size).into_iter().next()) {
+        return Ok(Some(format!("`{field}`, {got}")));
+    }
+    Ok(length(teller, example, (&sizes, steps))?.fault())
 }

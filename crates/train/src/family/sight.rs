@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub struct Sight {
     /// What the tower saw.
     pub picture: pretrained::Picture,
+    /// Its size, upright.
+    pub size: Size,
     /// What it takes of a prompt.
     pub tokens: PictureTokens,
     /// What each image token shows, in pixels of the picture.
@@ -116,6 +118,7 @@ impl Sights {
         };
         Ok(Sight {
             picture: model.encode(&pixels, &())?,
+            size: processed.picture,
             tokens: self.shape.tokens(processed.layout),
             cells: views.iter().flat_map(lare_data::View::tokens).collect(),
         })

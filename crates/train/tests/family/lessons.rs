@@ -70,12 +70,8 @@ fn messages_are_trained_on_as_llava_is() {
     let line = r#"{"id": "a", "messages": [{"role": "user", "content": [{"type": "image", "image": "1.png"}, {"type": "text", "text": "What is this?"}]}, {"role": "assistant", "content": "left"}, {"role": "user", "content": "And now?"}, {"role": "assistant", "content": "right"}]}"#;
     fs::write(place.at.join("lines.jsonl"), format!("{line}\n")).unwrap();
     let mut config = place.config();
-    config.data.files = vec![Files {
-        format: FileFormat::Messages,
-        file: place.at.join("lines.jsonl"),
-        pictures: place.at.clone(),
-        validation: false,
-    }];
+    config.data.files =
+        vec![Files { format: Some(FileFormat::Messages), file: place.at.join("lines.jsonl"), ..Files::default() }];
     config.stages[0].pictures_per_batch = 2;
     let mut subject = Family::open(&config, &SUITE, &place.base()).unwrap();
     let batch = subject.batch(0, 0, None).unwrap();
@@ -86,4 +82,34 @@ fn messages_are_trained_on_as_llava_is() {
     assert!(lengths[1] > lengths[0] + 5, "the second has what was said before it: {lengths:?}");
     assert!(batch.rows.iter().all(|row| row.targets.iter().all(|target| target.coverage.is_empty())));
     assert!(place.run(&config, "run", &mut Heard::default()).unwrap().complete);
+}
+
+#[test]
+fn a_sample_with_a_region_outside_its_picture_is_left_out_by_name() {
+    let place = Place::new("smolvlm");
+    let line = |id: &str, edges: &str, more: &str| {
+        format!(
+            r#"{{"id": "{id}", "image": "1.png", "question": "What?", "answer": "left", "bboxes": [{edges}]{more}}}"#
+        )
+    };
+    let lines = [
+        line("inside", "[0.1, 0.2, 0.9, 1]", ""),
+        line("thousandths", "[100, 200, 900, 1000]", r#", "bbox_format": "thousandths""#),
+        line("outside", "[100, 200, 900, 1000]", ""),
+    ];
+    fs::write(place.at.join("lines.jsonl"), lines.join("\n")).unwrap();
+    let mut config = place.config();
+    config.data.files = vec![Files { file: place.at.join("lines.jsonl"), ..Files::default() }];
+    config.stages[0].pictures_per_batch = 2;
+    let mut heard = Heard::until(1);
+    place.run(&config, "run", &mut heard).unwrap();
+    let dropped: Vec<(&str, bool)> =
+        heard.dropped.iter().map(|d| (d.id.as_str(), d.reason.contains("`bboxes`, look 1: [100, 200"))).collect();
+    assert_eq!(dropped, [("outside", true)]);
+    let mut subject = Family::open(&config, &SUITE, &place.base()).unwrap();
+    let batch = subject.batch(0, 0, None).unwrap();
+    assert_eq!(batch.rows.len(), 2);
+    let near = batch.rows[0].targets[0].coverage.iter().zip(&batch.rows[1].targets[0].coverage);
+    assert!(near.into_iter().all(|(a, b)| (a - b).abs() < 1e-3), "the same region in either unit");
+    assert!(batch.rows[0].targets[0].coverage.iter().any(|share| *share > 0.0));
 }
