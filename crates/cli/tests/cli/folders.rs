@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A user's folder: text files of fixtures/chat, weights of fixtures/folders.
-fn user_folder(family: &str, to: &Path) {
+pub fn user_folder(family: &str, to: &Path) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     fs::create_dir_all(to).unwrap();
     for part in ["chat", "folders"] {
@@ -88,7 +88,7 @@ impl Source for MadeUp {
 }
 
 /// An adapter of made-up weights.
-fn write_adapter(base: &Path, to: &Path) {
+pub fn write_adapter(base: &Path, to: &Path) {
     let settings = Refocus {
         thinking: Thinking::Refocus,
         choice: Choice::Best,
