@@ -5,15 +5,16 @@ use lare_data::chat::Chat;
 use lare_model::pretrained::gguf::Gguf;
 use lare_model::pretrained::{Architecture, Pretrained};
 use libfuzzer_sys::fuzz_target;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// Files are mapped, so bytes must be one.
-static FILE: LazyLock<PathBuf> =
-    LazyLock::new(|| std::env::temp_dir().join(format!("lare-fuzz-{}.gguf", std::process::id())));
+/// Files are mapped, so bytes must be one: beside what was built, where nothing is kept.
+static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(format!("input-{}.gguf", std::process::id()))
+});
 
 fuzz_target!(|bytes: &[u8]| {
-    std::fs::write(&*FILE, bytes).unwrap();
+    std::fs::write(&*FILE, bytes).unwrap(); // invariant: the folder is that of this build
     if let Ok(gguf) = Gguf::open(&FILE) {
         drop(Architecture::from_gguf(&gguf));
         drop(Chat::from_gguf(&FILE, gguf.metadata()));

@@ -1,5 +1,6 @@
 //! What is promised to the callers of an engine.
 
+#[cfg(test)]
 mod pretrained;
 
 use super::*;
