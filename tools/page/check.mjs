@@ -388,7 +388,18 @@ holdsForMock("a model without latent steps is asked for none of them", { mock: {
   await sampleAsked(page, TWO);
   assert.equal(await visible(page, "tests"), false);
   assert.equal(mock.log[0].body.model, "plain");
-  assert.equal(mock.log[0].body.lare.drawings, false);
+  assert.equal(mock.log[0].body.lare, undefined);
+  assert.equal(await visible(page, "looks-told"), false);
+});
+
+const reader = [{ id: "reader", lare: { max_steps: 0, pictures: 0, can_draw: false } }];
+holdsForMock("a model that reads text alone is asked without a picture", { mock: { models: reader } }, async (page, mock) => {
+  assert.equal(await page.locator("section.picture").isVisible(), false);
+  await page.fill("#question", TWO);
+  await page.click("#ask");
+  await page.waitForFunction(() => document.getElementById("ask").hidden === false && document.getElementById("answer").textContent !== "");
+  assert.deepEqual(mock.log[0].body.messages[0].content, [{ type: "text", text: TWO }]);
+  assert.equal(await visible(page, "trouble"), false);
 });
 
 // ---- When something goes wrong ----

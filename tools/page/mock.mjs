@@ -89,23 +89,25 @@ function fail(response, status, message) {
 }
 
 /** The question of a request in the shape that the server's contract has; throws where it is another. */
-function read(body) {
+function read(body, model) {
   const [{ role, content }] = body.messages;
-  const [picture, text] = content;
-  const found = /^data:(image\/(?:png|jpeg|webp));base64,(.+)$/.exec(picture.image_url.url);
-  const steps = body.lare.steps;
-  const shaped = role === "user" && found && text.type === "text" && body.stream === true && body.stream_options.include_usage === true
-    && (steps === "auto" || Number.isInteger(steps)) && body.lare.trace === true;
+  const { max_steps, pictures } = model.lare;
+  const [picture, text] = pictures === 0 ? [null, ...content] : content;
+  const found = picture && /^data:(image\/(?:png|jpeg|webp));base64,(.+)$/.exec(picture.image_url.url);
+  // A model that takes no steps is asked for none, and refuses to tell of them.
+  const steps = max_steps > 0 ? body.lare.steps : 0;
+  const shaped = role === "user" && Boolean(found) === (pictures !== 0) && text.type === "text" && body.stream === true && body.stream_options.include_usage === true
+    && (max_steps > 0 ? (steps === "auto" || Number.isInteger(steps)) && body.lare.trace === true : body.lare === undefined);
   if (!shaped) throw new Error("the request is not in the contract's shape");
-  const bytes = Buffer.from(found[2], "base64");
-  return { question: text.text, steps, intervention: body.lare.intervention ?? null, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
+  const bytes = Buffer.from(found?.[2] ?? "", "base64");
+  return { question: text.text, steps, intervention: body.lare?.intervention ?? null, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
 }
 
 async function complete(known, request, response) {
   let text = "";
   for await (const part of request) text += part;
   const body = JSON.parse(text);
-  const asked = read(body);
+  const asked = read(body, known.models.find(({ id }) => id === body.model));
   known.log.push({ body, ...asked });
   const [, kind, what] = /^(fail|slow): (.*)$/s.exec(asked.question) ?? [null, null, asked.question];
   const status = kind === "fail" ? Number(what) : 0;

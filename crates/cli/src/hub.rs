@@ -12,10 +12,15 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// For an id whose snapshot is not in the cache, or not as a whole.
 pub fn folder(given: &Path) -> Result<PathBuf, Failure> {
-    match id(given) {
-        Some(id) if !given.exists() => in_cache(id, cache().as_deref()),
-        _ => Ok(given.to_owned()),
+    match id_of(given) {
+        Some(id) => in_cache(id, cache().as_deref()),
+        None => Ok(given.to_owned()),
     }
+}
+
+/// The id that `given` is read as, where there is no folder of that name.
+pub fn id_of(given: &Path) -> Option<&str> {
+    id(given).filter(|_| !given.exists())
 }
 
 /// `owner/name` in letters, digits and `-_.`, neither beginning with a dot.

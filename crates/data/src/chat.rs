@@ -294,12 +294,6 @@ impl Chat {
         Ok(Prompt { ids, pictures })
     }
 
-    /// Decodes the ids of an answer as they come.
-    #[must_use]
-    pub fn decoder(&self) -> Decoder<'_> {
-        self.tokenizer.decoder()
-    }
-
     /// A message as the template gets it, in a form it shows.
     fn message(&self, index: usize, message: &Message) -> Result<Value, ChatError> {
         let inert = if message.role == Role::Assistant { &self.special } else { self.tokenizer.control() };

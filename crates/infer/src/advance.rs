@@ -4,13 +4,14 @@
 //! other.
 
 use crate::look::{self, LookReport, finite, halt_probabilities};
+use crate::model::Speaking;
 use crate::replaced::Standin;
 use crate::session::Finish;
 use crate::talk::{Doing, Talk};
-use crate::{Assistant, Error, Result};
+use crate::{Error, Result};
 use candle_core::{D, Tensor};
-use lare_model::conversation::{Change, ReplaceInPlace, hidden_of};
-use lare_model::{Focus, Given, Reasoning, Turn};
+use lare_model::conversation::{self, Change, ReplaceInPlace, hidden_of};
+use lare_model::{Focus, Given, Turn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -35,17 +36,17 @@ struct Member<'t, 'q> {
 }
 
 /// What was read out of the tensors for one question.
-#[derive(Default)]
 struct Numbers {
     /// The halting head, where it decides something.
     halt: f32,
     look: Option<LookReport>,
-    logits: Vec<f32>,
+    /// Where it says a token.
+    logits: Option<Vec<f32>>,
 }
 
 /// One pass: gives what came of each question. Of prompts at most `most_words` tokens are read, those of earlier questions
 /// first; a question that finds no room waits for the next pass.
-pub(crate) fn advance(assistant: &Assistant, talks: &mut [&mut Talk], most_words: usize) -> Vec<Result<Vec<News>>> {
+pub(crate) fn advance(model: &dyn Speaking, talks: &mut [&mut Talk], most_words: usize) -> Vec<Result<Vec<News>>> {
     let started = Instant::now();
     let mut news: Vec<Result<Vec<News>>> = talks.iter().map(|_| Ok(Vec::new())).collect();
     let mut room = most_words;
@@ -58,13 +59,13 @@ pub(crate) fn advance(assistant: &Assistant, talks: &mut [&mut Talk], most_words
         }
         members.push(Member { place, talk, words, focus: None });
     }
-    let mut members = keep(members, &mut news, |some| pass(assistant, some), |member, focus| member.focus = focus);
+    let mut members = keep(members, &mut news, |some| pass(model, some), |member, focus| member.focus = focus);
     let time_ms = started.elapsed().as_secs_f64() * 1e3;
     let mut read: Vec<Numbers> = Vec::with_capacity(members.len());
-    members = keep(members, &mut news, |some| numbers(assistant, some, time_ms), |_, numbers| read.push(numbers));
+    members = keep(members, &mut news, |some| numbers(model, some, time_ms), |_, numbers| read.push(numbers));
     for (member, numbers) in members.into_iter().zip(read) {
         let place = member.place;
-        news[place] = guarded(|| Ok(take_in(assistant, member, numbers)));
+        news[place] = guarded(|| Ok(take_in(model, member, numbers)));
     }
     news
 }
@@ -106,9 +107,9 @@ pub(crate) fn guarded<R>(run: impl FnOnce() -> Result<R>) -> Result<R> {
 }
 
 /// The pass itself.
-fn pass(assistant: &Assistant, members: &mut [Member]) -> Result<Vec<Option<Focus>>> {
+fn pass(model: &dyn Speaking, members: &mut [Member]) -> Result<Vec<Option<Focus>>> {
     for member in members.iter_mut().filter(|member| member.talk.is_thinking()) {
-        member.talk.prepare_step(assistant);
+        member.talk.prepare_step(model);
     }
     #[cfg(any(test, feature = "faults"))]
     members.iter().for_each(|member| member.talk.fault());
@@ -123,7 +124,7 @@ fn pass(assistant: &Assistant, members: &mut [Member]) -> Result<Vec<Option<Focu
         };
         turns.push(Turn { of: &mut talk.conversation, given });
     }
-    Ok(assistant.reasoner.pass(&mut turns)?)
+    Ok(conversation::pass(model.decoder(), model.refocus(), &mut turns)?)
 }
 
 fn change(standin: Option<&Standin>) -> Change<'_> {
@@ -136,65 +137,65 @@ fn change(standin: Option<&Standin>) -> Change<'_> {
 }
 
 /// Reads out what the pass means for each: steps as numbers, whether to halt, the logits of what to say.
-fn numbers(assistant: &Assistant, members: &mut [Member], time_ms: f64) -> Result<Vec<Numbers>> {
+fn numbers(model: &dyn Speaking, members: &mut [Member], time_ms: f64) -> Result<Vec<Numbers>> {
     let decides = |member: &Member| match member.talk.doing {
         Doing::Reading => member.talk.read + member.words == member.talk.prompt.len(),
         Doing::Thinking => true,
         Doing::Saying => false,
     };
-    let mut halts = read_hidden(members, decides, |hidden| halt_probabilities(assistant, hidden))?;
-    let says = |member: &Member| member.talk.doing == Doing::Saying;
-    let mut logits = read_hidden(members, says, |hidden| {
-        let logits = assistant.reasoner.language().logits(hidden)?; // [B, V]
+    let decide: Vec<bool> = members.iter().map(decides).collect();
+    let halts = match model.refocus() {
+        Some(refocus) => read_hidden(members, &decide, |hidden| halt_probabilities(refocus, hidden))?,
+        None => members.iter().map(|_| None).collect(),
+    };
+    let halts: Vec<f32> = halts.into_iter().map(|halt| halt.unwrap_or(0.0)).collect();
+    let say: Vec<bool> =
+        members.iter().zip(&halts).map(|(member, halt)| member.talk.says_after(member.words, *halt)).collect();
+    let logits = read_hidden(members, &say, |hidden| {
+        let logits = model.decoder().logits(hidden)?; // [B, V]
         logits.sum(D::Minus1)?.to_vec1()?.into_iter().try_for_each(|sum| finite("a logit", sum).map(drop))?;
         Ok(logits.to_vec2::<f32>()?)
     })?;
-    let mut all = Vec::with_capacity(members.len());
-    let mut steps = Vec::new();
-    for member in &*members {
-        let halt = if decides(member) { halts.next().unwrap_or(0.0) } else { 0.0 };
-        let logits = if says(member) { logits.next().unwrap_or_default() } else { Vec::new() };
-        let step = |focus| look::Step { focus, halt, words: member.talk.nearest_words() };
-        steps.extend(member.focus.as_ref().map(step));
-        all.push(Numbers { halt, look: None, logits });
-    }
-    let mut looks = look::reports(assistant, &steps, time_ms)?.into_iter();
-    for (numbers, member) in all.iter_mut().zip(&*members) {
-        numbers.look = member.focus.as_ref().and_then(|_| looks.next());
-    }
-    Ok(all)
+    let steps = members.iter().zip(&halts).filter_map(|(member, halt)| {
+        Some(look::Step { focus: member.focus.as_ref()?, halt: *halt, words: member.talk.nearest_words() })
+    });
+    let mut looks = look::reports(model, &steps.collect::<Vec<_>>(), time_ms)?.into_iter();
+    let all = members.iter().zip(halts).zip(logits).map(|((member, halt), logits)| {
+        let look = member.focus.as_ref().and_then(|_| looks.next());
+        Numbers { halt, look, logits }
+    });
+    Ok(all.collect())
 }
 
-/// Computes something of the hidden states of those members that `which` picks, one result each, in their order.
+/// Computes something of the hidden states of those members that are picked, one result each.
 fn read_hidden<T>(
     members: &[Member],
-    which: impl Fn(&Member) -> bool,
+    picked: &[bool],
     read: impl FnOnce(&Tensor) -> Result<Vec<T>>,
-) -> Result<std::vec::IntoIter<T>> {
-    let some: Vec<&Member> = members.iter().filter(|member| which(member)).collect();
-    if some.is_empty() {
-        return Ok(Vec::new().into_iter());
+) -> Result<Vec<Option<T>>> {
+    let some = || members.iter().zip(picked).filter(|(_, picked)| **picked);
+    if some().next().is_none() {
+        return Ok(members.iter().map(|_| None).collect());
     }
-    let hidden = hidden_of(some.iter().map(|member| &member.talk.conversation))?;
-    Ok(read(&hidden)?.into_iter())
+    let hidden = hidden_of(some().map(|(member, _)| &member.talk.conversation))?;
+    let mut all = read(&hidden)?.into_iter();
+    Ok(picked.iter().map(|picked| if *picked { all.next() } else { None }).collect())
 }
 
-/// Tells a question what came of the pass, and gives what it has to tell.
-fn take_in(assistant: &Assistant, member: Member, numbers: Numbers) -> Vec<News> {
+/// Tells a conversation what came of the pass, and gives what it has to tell.
+fn take_in(model: &dyn Speaking, member: Member, numbers: Numbers) -> Vec<News> {
     let Member { talk, words, .. } = member;
     let mut news = Vec::new();
-    match talk.doing {
-        Doing::Reading => talk.heard(words, numbers.halt, assistant.config()),
-        Doing::Thinking => {
-            if let Some(look) = numbers.look {
-                news.push(News::Looked(Box::new(look.clone())));
-                talk.looked(look);
-            }
-        }
-        Doing::Saying => {
-            news.extend(talk.says(numbers.logits, assistant).map(News::Said));
-            news.extend(talk.finish.map(News::Done));
-        }
+    if talk.is_reading() {
+        talk.heard(words, numbers.halt);
+    }
+    if let Some(look) = numbers.look {
+        news.push(News::Looked(Box::new(look.clone())));
+        talk.looked(look);
+    }
+    if let Some(logits) = numbers.logits {
+        news.extend(talk.says(logits, model).map(News::Said));
+        news.extend(talk.finish.map(News::Done));
     }
     news
 }

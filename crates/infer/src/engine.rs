@@ -1,17 +1,18 @@
 //! One model, many callers: requests go in, and what happens to each comes out as it happens.
 //!
 //! ```text
-//! submit ─ check ─► queue ─ admit: first come, first served, as its keys and values fit ─► picture, unless it is known
-//!                              each pass: all that are ready read, think or say, in one forward pass ─► updates
+//! submit ─ lay out, check ─► queue ─ admit: first come, first served, as its keys and values fit ─► pictures, and what it goes
+//!                 on from, unless they are known; each pass: all that are ready read, think or say, in one forward pass ─► updates
 //! ```
 //!
 //! An [`Engine`] answers on a thread of its own and encodes pictures on others. [`Engine::submit`] refuses at once
 //! what cannot be answered or has no place in the queue; everything else ends in exactly one [`Update::Done`] or
 //! [`Update::Failed`], unless its caller is gone.
 
-mod pictures;
+mod grounds;
 mod pool;
 mod schedule;
+mod shelf;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -19,20 +20,20 @@ mod tests;
 pub use stats::{ROWS, Stats};
 
 use crate::Error;
-use crate::load::Assistant;
 use crate::look::LookReport;
-use crate::options::{Options, Steps};
+use crate::model::{Model, Speaking};
+use crate::options::{Options, Steps, most_steps};
 use crate::replaced::{Live, Replacing};
 use crate::session::Finish;
 use crate::talk::Draft;
-use lare_data::Picture;
-use lare_data::chat::{Content, Message, Part, Role};
+use lare_data::chat::Message;
+use lare_data::{Picture, Size};
 use lare_trace::{Grid, Usage};
 use pool::Pool;
-use schedule::{Job, Note, Scheduler};
+use schedule::{Call, Job, Note, Scheduler};
 use stats::Counters;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,9 +47,9 @@ pub struct Limits {
     pub rows: usize,
     /// Most pictures of one request.
     pub pictures: usize,
-    /// Bytes of keys and values of all requests that are being answered.
+    /// Bytes of keys and values of all requests that are being answered, those of what they go on from included.
     pub cache_bytes: usize,
-    /// Bytes of encoded pictures kept for later requests about them.
+    /// Bytes of encoded pictures, and of what conversations go on from, kept for later requests.
     pub picture_bytes: usize,
 }
 
@@ -88,6 +89,8 @@ pub struct Request {
     pub pictures: Vec<Arc<Picture>>,
     /// How it is answered; `max_tokens` is clamped to the context that is left.
     pub options: Options,
+    /// Most latent steps where their number is the model's to choose.
+    pub most_steps: usize,
     /// Texts at which the answer ends; they are no part of it.
     pub stop: Vec<String>,
     /// What is put in the place of thoughts or looks.
@@ -201,6 +204,8 @@ pub struct About {
     pub pictures: usize,
     /// Whether it can draw its thoughts.
     pub can_draw: bool,
+    /// Tokens of an answer that it asks for itself, unless a request says otherwise.
+    pub answer_tokens: Option<usize>,
 }
 
 /// How an engine stands.
@@ -212,11 +217,15 @@ pub struct Load {
     pub running: usize,
 }
 
+/// Sends a call; false when nobody is there to take it.
+type Calls = Box<dyn Fn(Call) -> bool + Send>;
+
 /// A model on a thread of its own.
 pub struct Engine {
-    assistant: Arc<Assistant>,
+    model: Arc<dyn Speaking>,
     limits: Limits,
-    notes: Mutex<Option<Sender<Note>>>,
+    /// The way to its thread, until it is closed.
+    calls: Mutex<Option<Calls>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     counters: Arc<Counters>,
 }
@@ -226,16 +235,17 @@ impl Engine {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(assistant: Arc<Assistant>, limits: Limits) -> std::io::Result<Self> {
+    pub fn start<M: Model>(model: Arc<M>, limits: Limits) -> std::io::Result<Self> {
         let (sender, notes) = mpsc::channel();
         let counters = Arc::new(Counters::default());
-        let scheduler = Scheduler::new(assistant.clone(), limits, counters.clone(), (sender.clone(), notes))?;
+        let scheduler = Scheduler::new(model.clone(), limits, counters.clone(), (sender.clone(), notes))?;
         // A pool of its own: passes must not wait for the threads that encode pictures.
         let pool = rayon::ThreadPoolBuilder::new().build().map_err(std::io::Error::other)?;
         let run = move || pool.install(move || scheduler.run());
         let thread = std::thread::Builder::new().name("engine".into()).spawn(run)?;
-        let (notes, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));
-        Ok(Self { assistant, limits, notes, thread, counters })
+        let calls: Calls = Box::new(move |call| sender.send(Note::Call(call)).is_ok());
+        let (calls, thread) = (Mutex::new(Some(calls)), Mutex::new(Some(thread)));
+        Ok(Self { model, limits, calls, thread, counters })
     }
 
     /// Queues a request. `sink` gets its updates, from the engine's thread: it must not block.
@@ -247,25 +257,28 @@ impl Engine {
             self.counters.refused(&refusal);
             refusal
         };
-        let draft = draft(&self.assistant, &self.limits, &request).map_err(refused)?;
+        let draft = draft(&*self.model, &self.limits, &request).map_err(refused)?;
         let gone = Arc::new(AtomicBool::new(false));
-        let job = Job { draft, request, sink, gone: gone.clone(), accepted: Instant::now() };
-        let Ok(notes) = self.notes.lock() else { return Err(refused(Refusal::Closing)) };
-        let Some(notes) = notes.as_ref() else { return Err(refused(Refusal::Closing)) };
+        let job = Job { draft: Box::new(draft), request, sink, gone: gone.clone(), accepted: Instant::now() };
+        let Ok(calls) = self.calls.lock() else { return Err(refused(Refusal::Closing)) };
+        let Some(send) = calls.as_ref() else { return Err(refused(Refusal::Closing)) };
         if !self.counters.queued(self.limits.queue) {
             return Err(refused(Refusal::Full { waiting: self.limits.queue }));
         }
         // The scheduler keeps the channel open until after it was told to close, which is behind this lock.
-        notes.send(Note::Job(Box::new(job))).map_err(|_| refused(Refusal::Closing))?;
-        Ok(Ticket { gone })
+        if send(Call::Job(Box::new(job))) { Ok(Ticket { gone }) } else { Err(refused(Refusal::Closing)) }
     }
 
     /// What its model can do.
     #[must_use]
     pub fn about(&self) -> About {
-        let max_steps = self.assistant.config().refocus.max_steps;
-        let pictures = self.limits.pictures.min(1);
-        About { name: self.assistant.name().to_owned(), max_steps, pictures, can_draw: true }
+        About {
+            name: self.model.name().to_owned(),
+            max_steps: most_steps(&*self.model),
+            pictures: self.limits.pictures.min(self.model.most_pictures()),
+            can_draw: self.model.can_draw(),
+            answer_tokens: self.model.manner().answer_tokens,
+        }
     }
 
     /// How many wait and run.
@@ -282,10 +295,10 @@ impl Engine {
 
     /// Takes no more requests and waits until those that were accepted are answered.
     pub fn close(&self) {
-        if let Ok(mut notes) = self.notes.lock()
-            && let Some(notes) = notes.take()
+        if let Ok(mut calls) = self.calls.lock()
+            && let Some(send) = calls.take()
         {
-            drop(notes.send(Note::Close));
+            send(Call::Close); // nobody is there when it is closed already
         }
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
         if let Some(thread) = thread {
@@ -301,37 +314,19 @@ impl Drop for Engine {
     }
 }
 
-/// The question of a conversation with the nano model: one message of one picture and its text.
-fn question(request: &Request) -> std::result::Result<String, Refusal> {
-    let bad = |field, reason: &str| Err(Refusal::Bad { field, reason: reason.into() });
-    let mut asked = request.messages.iter().filter(|message| message.role != Role::System);
-    let (Some(message), None) = (asked.next(), asked.next()) else {
-        return bad("messages", "this model answers one question; give one message of the role `user`");
-    };
-    if request.pictures.len() != 1 {
-        let reason = format!("this model answers about one picture, got {}", request.pictures.len());
-        return Err(Refusal::Bad { field: "messages", reason });
-    }
-    let text = match &message.content {
-        Content::Text(text) => text.clone(),
-        Content::Parts(parts) => {
-            let texts = parts.iter().filter_map(|part| match part {
-                Part::Text(text) => Some(text.as_str()),
-                Part::Picture => None,
-            });
-            texts.collect::<Vec<_>>().join(" ")
-        }
-    };
-    Ok(text)
-}
-
 /// A request that is ready to be begun with, or why it never can be.
-fn draft(assistant: &Assistant, limits: &Limits, request: &Request) -> std::result::Result<Draft<'static>, Refusal> {
-    if request.pictures.len() > limits.pictures {
-        let reason = format!("at most {} pictures, got {}", limits.pictures, request.pictures.len());
-        return Err(Refusal::Bad { field: "messages", reason });
+fn draft(model: &dyn Speaking, limits: &Limits, request: &Request) -> std::result::Result<Draft<'static>, Refusal> {
+    let bad = |field, reason: String| Err(Refusal::Bad { field, reason });
+    let most = limits.pictures.min(model.most_pictures());
+    if request.pictures.len() > most {
+        return bad("pictures", format!("at most {most} pictures, got {}", request.pictures.len()));
     }
-    let text = question(request)?;
+    if request.replace.is_some() && model.refocus().is_none() {
+        return bad("replace", "this model takes no latent steps: nothing can be replaced".into());
+    }
+    if request.draw && !model.can_draw() {
+        return bad("draw", "this model does not draw its thoughts".into());
+    }
     let refused = |error: Error| match error {
         Error::Option { field, .. } => Refusal::Bad { field, reason: error.to_string() },
         _ => Refusal::Bad { field: "messages", reason: error.to_string() },
@@ -340,18 +335,20 @@ fn draft(assistant: &Assistant, limits: &Limits, request: &Request) -> std::resu
     if request.replace == Some(Replacement::MarkersOnly) {
         options.steps = Steps::Fixed(0);
     }
-    let mut draft = Draft::new(assistant, &text, options, 1).map_err(refused)?;
+    let sizes: Vec<Size> = request.pictures.iter().map(|picture| Size::of(picture)).collect();
+    let mut draft = Draft::new(model, &request.messages, &sizes, options).map_err(refused)?;
+    draft.cap_steps(request.most_steps);
     draft.stop.clone_from(&request.stop);
     if let Some(replace) = request.replace {
         draft.replacing = Replacing::Live(Live::new(replace));
     }
-    let needed = Pool::bytes_for(assistant, draft.most_slots(assistant.config()));
+    let needed = Pool::bytes_for(model, &draft);
     if needed > limits.cache_bytes {
         let reason = format!(
             "its prompt, steps and answer may take {needed} bytes of keys and values, and all requests together have {}; ask for a shorter answer",
             limits.cache_bytes
         );
-        return Err(Refusal::Bad { field: "max_tokens", reason });
+        return bad("max_tokens", reason);
     }
     Ok(draft)
 }

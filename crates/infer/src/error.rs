@@ -94,6 +94,17 @@ pub enum Error {
         got: usize,
     },
 
+    /// A conversation that this model cannot take.
+    #[error(
+        "this model cannot answer such a conversation\n  expected  {expected}\n  got       {got}\n\nhint: ask again in that form, or another model"
+    )]
+    Conversation {
+        /// What it takes.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+
     /// An option that cannot be.
     #[error("`{field}` cannot be {got}\n  expected  {expected}\n  got       {got}\n\nhint: {hint}")]
     Option {
@@ -126,6 +137,18 @@ pub enum Error {
         /// The value.
         got: f32,
     },
+}
+
+impl Error {
+    /// The same, about the question with this number.
+    #[must_use]
+    pub(crate) fn of_question(self, number: usize) -> Self {
+        match self {
+            Self::EmptyQuestion { got, .. } => Self::EmptyQuestion { number, got },
+            Self::LongQuestion { most, steps, got, .. } => Self::LongQuestion { number, most, steps, got },
+            other => other,
+        }
+    }
 }
 
 impl From<lare_model::Error> for Error {

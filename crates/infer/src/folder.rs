@@ -40,7 +40,7 @@ pub fn look(folder: &Path) -> Found {
         ..Found::default()
     };
     if let Ok(mut architecture) = Architecture::from_folder(folder) {
-        match Generator::from_folder(folder, None) {
+        match Generator::from_folder(folder, None, None) {
             Err(fault) => found.fault = Some(fault),
             Ok(generator) => {
                 architecture = generator.base().architecture.clone();
@@ -58,7 +58,7 @@ pub fn look(folder: &Path) -> Found {
         found.cache_bytes = Some(shape.layers * 2 * shape.kv_heads * shape.head_width * size_of::<f32>());
         found.architecture = Some(architecture);
     } else {
-        found.fault = Generator::from_folder(folder, None).err();
+        found.fault = Generator::from_folder(folder, None, None).err();
     }
     found
 }

@@ -87,7 +87,7 @@ pub fn sizes(config: &Config) -> Result<Sizes> {
     let total: usize = parameters.iter().map(|(_, count)| count).sum();
     Ok(Sizes {
         weight_bytes: total * f32_bytes,
-        picture_cache_bytes: crate::session::picture_positions(config, v.max_cells) * per_position,
+        picture_cache_bytes: crate::model::nano::picture_positions(config, v.max_cells) * per_position,
         question_cache_bytes: l.max_positions * per_position,
         square_px: v.max_cells.isqrt() * v.cell_px,
         parameters,

@@ -28,6 +28,7 @@ pub mod generator;
 pub mod inspect;
 pub mod load;
 pub mod look;
+pub mod model;
 pub mod options;
 pub mod places;
 pub mod record;

@@ -1,8 +1,8 @@
 //! How a question is answered: steps, sampling, length. What cannot be is refused before anything is computed.
 
+use crate::model::Speaking;
 use crate::sampler::Sampling;
 use crate::{Error, Result};
-use lare_model::Config;
 
 /// When a row stops thinking.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,13 +39,18 @@ impl Default for Options {
 
 impl Options {
     /// Refuses what cannot be.
-    pub(crate) fn check(&self, config: &Config) -> Result<()> {
-        let (most, s) = (config.refocus.max_steps, &self.sampling);
+    pub(crate) fn check(&self, model: &dyn Speaking) -> Result<()> {
+        let (most, s) = (most_steps(model), &self.sampling);
         let fail = |field, expected: String, got: String, hint| Err(Error::Option { field, expected, got, hint });
         match self.steps {
+            Steps::Fixed(steps) if steps > 0 && model.refocus().is_none() => {
+                let expected = "0: a model as it was published answers without latent steps".into();
+                return fail("steps", expected, steps.to_string(), "leave it out, or give the model an adapter");
+            }
             Steps::Fixed(steps) if steps > most => {
-                let hint = "more steps than the model was trained for mean nothing";
-                return fail("steps", format!("0 to {most}, the model's refocus.max_steps"), steps.to_string(), hint);
+                let hint = "more steps than were trained mean nothing";
+                let expected = format!("0 to {most}, the {}'s refocus.max_steps", model.taught());
+                return fail("steps", expected, steps.to_string(), hint);
             }
             Steps::Auto { threshold } if !(0.0..=1.0).contains(&threshold) => {
                 return fail("halt-threshold", "0 to 1".into(), threshold.to_string(), "0.5 is the usual threshold");
@@ -65,10 +70,15 @@ impl Options {
     }
 
     /// Most latent steps under these options.
-    pub(crate) fn most_steps(&self, config: &Config) -> usize {
+    pub(crate) fn most_steps(&self, model: &dyn Speaking) -> usize {
         match self.steps {
             Steps::Fixed(steps) => steps,
-            Steps::Auto { .. } => config.refocus.max_steps,
+            Steps::Auto { .. } => most_steps(model),
         }
     }
+}
+
+/// Most latent steps that a model was taught to take.
+pub(crate) fn most_steps(model: &dyn Speaking) -> usize {
+    model.refocus().map_or(0, |refocus| refocus.settings().max_steps)
 }

@@ -5,6 +5,7 @@
 //! height, and what it weighs is shared evenly among them. A picture that is not split has the view of the whole alone,
 //! which is its grid.
 
+use crate::look::LookReport;
 use lare_data::{Layout, Size};
 use lare_trace::Grid;
 use std::collections::BTreeSet;
@@ -42,6 +43,11 @@ impl Places {
         Self { grid, cells }
     }
 
+    /// Of a picture whose cells are its image tokens, row by row.
+    pub(crate) fn of_cells(grid: Grid) -> Self {
+        Self { grid, cells: (0..grid.cells()).map(|cell| vec![cell]).collect() }
+    }
+
     /// Image tokens of the picture.
     #[must_use]
     pub fn tokens(&self) -> usize {
@@ -61,18 +67,17 @@ impl Places {
     /// Image tokens as one cell each: that of a block is the one nearest to its middle that no better token has. A token
     /// whose cells are all taken is left out.
     #[must_use]
-    pub fn selected(&self, tokens: &[u32]) -> Vec<usize> {
+    pub fn selected(&self, tokens: &[usize]) -> Vec<usize> {
         let mut taken = BTreeSet::new();
-        let mut selected = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            let Some(cells) = self.cells.get(*token as usize) else { continue };
-            let free = cells.iter().filter(|cell| !taken.contains(*cell));
-            if let Some(cell) = free.min_by_key(|cell| self.distance_to_middle(**cell, cells)) {
-                taken.insert(*cell);
-                selected.push(*cell);
-            }
-        }
-        selected
+        tokens.iter().filter_map(|token| self.select(*token, &mut taken)).collect()
+    }
+
+    fn select(&self, token: usize, taken: &mut BTreeSet<usize>) -> Option<usize> {
+        let cells = self.cells.get(token)?;
+        let free = cells.iter().filter(|cell| !taken.contains(*cell));
+        let cell = *free.min_by_key(|cell| self.distance_to_middle(**cell, cells))?;
+        taken.insert(cell);
+        Some(cell)
     }
 
     /// How far a cell is from the middle of a block, squared, in half cells.
@@ -82,6 +87,25 @@ impl Places {
         let distance = |axis: usize| (2 * at(cell)[axis]).abs_diff(ends[0][axis] + ends[1][axis]);
         distance(0).pow(2) + distance(1).pow(2)
     }
+}
+
+/// A look at the image tokens of pictures, one picture behind the other, as a look at their cells in the same order.
+pub(crate) fn on_cells(places: &[Places], look: LookReport) -> LookReport {
+    let (mut scores, mut tokens) = (Vec::with_capacity(look.scores.len()), 0);
+    let mut firsts = Vec::with_capacity(places.len()); // of each picture its first token and its first cell
+    for of in places {
+        firsts.push((tokens, scores.len()));
+        let end = (tokens + of.tokens()).min(look.scores.len());
+        scores.extend(of.weights(look.scores.get(tokens..end).unwrap_or_default()));
+        tokens += of.tokens();
+    }
+    let mut taken = vec![BTreeSet::new(); places.len()];
+    let chosen = look.chosen.iter().filter_map(|token| {
+        let picture = firsts.iter().rposition(|(first, _)| first <= token)?;
+        let (token_of, cell_of) = firsts[picture];
+        Some(cell_of + places[picture].select(token - token_of, &mut taken[picture])?)
+    });
+    LookReport { chosen: chosen.collect(), scores, ..look }
 }
 
 /// Tiles row by row, the tokens of each row by row; then the whole.
@@ -155,7 +179,7 @@ mod tests {
         let Layout::Tiles { rows, cols } = processor(SMOLVLM).layout(tall).unwrap() else { panic!("tiles") };
         let places = Places::new(Layout::Tiles { rows, cols }, 2, 4, tall);
         // The tile in the third row and the first column, its upper right token.
-        let token = (2 * cols as u32) * 4 + 1;
+        let token = (2 * cols) * 4 + 1;
         let at = places.grid.cell(places.selected(&[token])[0]);
         assert_eq!((at.y, at.height), (640.0 * 4.0 / 8.0, 80.0));
         assert_eq!((at.x, at.width), (200.0 / (2 * cols) as f32, 200.0 / (2 * cols) as f32));
@@ -176,5 +200,20 @@ mod tests {
         let again = places.selected(&[1, 24]);
         assert_eq!((again.len(), again[0]), (2, 1));
         assert!(again[1] != 1 && [0, 2, 6, 7, 8].contains(&again[1]), "{again:?}");
+    }
+
+    #[test]
+    fn a_look_at_several_pictures_counts_through_the_cells_of_all() {
+        let size = Size { width: 300, height: 200 };
+        let tiles = Places::new(Layout::Tiles { rows: 1, cols: 2 }, 1, 4, size); // 2 cells, and 1 token over both
+        let plain = Places::new(Layout::Grid { rows: 2, cols: 4 }, 2, 4, size); // 2 cells
+        let look =
+            LookReport { scores: vec![0.1, 0.2, 0.4, 0.1, 0.2], chosen: vec![4, 2, 0, 1], ..LookReport::default() };
+        let seen = on_cells(&[tiles, plain.clone()], look.clone());
+        assert!(seen.scores.iter().zip([0.3, 0.4, 0.1, 0.2]).all(|(got, expected)| (got - expected).abs() < 1e-6));
+        // The token over both takes the first of its cells, whose own token is left without one.
+        assert_eq!(seen.chosen, [3, 0, 1]);
+        let same = LookReport { scores: vec![0.75, 0.25], chosen: vec![1, 0], ..LookReport::default() };
+        assert_eq!(on_cells(&[plain], same.clone()), same);
     }
 }

@@ -1,9 +1,9 @@
 //! From an answer to the record that a trace keeps of it.
 
 use crate::draw::Drawing;
-use crate::generator::{Said, Thought};
-use crate::places::Places;
-use crate::{Answer, Assistant, Options, Sampling, Steps};
+use crate::generator::Said;
+use crate::places::{Places, on_cells};
+use crate::{Answer, Assistant, LookReport, Options, Sampling, Steps};
 use lare_data::Picture;
 use lare_trace::{InputInfo, ModelInfo, OptionsInfo, Record, SCHEMA, SmallPicture, StepRecord, Usage};
 
@@ -27,33 +27,14 @@ pub struct Asked<'a> {
 /// the picture.
 #[must_use]
 pub fn of_pretrained(model: ModelInfo, asked: &Asked, said: &Said, places: &Places) -> Record {
-    let step = |(index, thought): (usize, &Thought)| StepRecord {
-        index,
-        weights: places.weights(&thought.scores),
-        selected: places.selected(&thought.chosen),
-        named_words: Vec::new(),
-        nearest_words: thought.nearest.clone(),
-        gate_mean: thought.gate_mean,
-        halt_probability: thought.halt_probability,
-        latent_norm: thought.latent_norm,
-        time_ms: thought.time_ms,
-        region: None,
-        thought_picture: None,
-    };
-    let steps: Vec<StepRecord> = said.thoughts.iter().enumerate().map(step).collect();
-    let read: usize = steps.iter().map(|step| step.selected.len()).sum();
-    let appended = said.appended_tokens > 0;
-    let usage = Usage {
-        text_tokens: said.tokens.len(),
-        latent_steps: steps.len(),
-        refocused_visual_tokens: if appended { 0 } else { read * places.grid.fine_per_cell },
-        appended_visual_tokens: if appended { read } else { 0 },
-        // The last token is said and not read again.
-        processed_positions: said.prompt_tokens
-            + steps.len()
-            + said.appended_tokens
-            + said.tokens.len().saturating_sub(1),
-    };
+    let steps = said.looks.iter().enumerate();
+    let steps = steps.map(|(index, look)| step(index, &on_cells(std::slice::from_ref(places), look.clone())));
+    let steps: Vec<StepRecord> = steps.collect();
+    // Of SmolVLM's tokens, those without a cell of their own were left out.
+    let read = steps.iter().map(|step| step.selected.len()).sum::<usize>() * places.grid.fine_per_cell;
+    let (refocused_visual_tokens, appended_visual_tokens) =
+        if said.usage.appended_visual_tokens > 0 { (0, read) } else { (read, 0) };
+    let usage = Usage { refocused_visual_tokens, appended_visual_tokens, ..said.usage };
     Record {
         schema: SCHEMA,
         program: PROGRAM.to_owned(),
@@ -70,23 +51,11 @@ pub fn of_pretrained(model: ModelInfo, asked: &Asked, said: &Said, places: &Plac
 /// The record of one answer. `drawings` has a picture for each look, or none at all.
 #[must_use]
 pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &[Drawing]) -> Record {
-    let steps = answer.looks.iter().enumerate().map(|(index, look)| StepRecord {
-        index,
-        weights: look.scores.clone(),
-        selected: look.chosen.clone(),
-        named_words: look.named.clone(),
-        nearest_words: look.nearest.clone(),
-        gate_mean: look.gate_mean,
-        halt_probability: look.halt_probability,
-        latent_norm: look.latent_norm,
-        time_ms: look.time_ms,
-        region: None,
-        thought_picture: drawings.get(index).map(|d| SmallPicture {
-            width: d.side as u32,
-            height: d.side as u32,
-            rgb: d.rgb.clone(),
-        }),
-    });
+    let drawn = |index: usize| {
+        drawings.get(index).map(|d| SmallPicture { width: d.side as u32, height: d.side as u32, rgb: d.rgb.clone() })
+    };
+    let steps = answer.looks.iter().enumerate();
+    let steps = steps.map(|(index, look)| StepRecord { thought_picture: drawn(index), ..step(index, look) });
     Record {
         schema: SCHEMA,
         program: PROGRAM.to_owned(),
@@ -101,6 +70,23 @@ pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &
         answer: answer.text.clone(),
         usage: answer.usage,
         timing_ms: answer.timing,
+    }
+}
+
+/// A look at cells, without its drawing.
+fn step(index: usize, look: &LookReport) -> StepRecord {
+    StepRecord {
+        index,
+        weights: look.scores.clone(),
+        selected: look.chosen.clone(),
+        named_words: look.named.clone(),
+        nearest_words: look.nearest.clone(),
+        gate_mean: look.gate_mean,
+        halt_probability: look.halt_probability,
+        latent_norm: look.latent_norm,
+        time_ms: look.time_ms,
+        region: None,
+        thought_picture: None,
     }
 }
 

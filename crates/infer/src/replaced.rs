@@ -1,10 +1,9 @@
 //! What a causal test puts in the place of what the model thinks and reads.
 
+use crate::Result;
 use crate::engine::Replacement;
 use crate::look::finite;
 use crate::sampler::normals;
-use crate::{Assistant, Result};
-use lare_model::Config;
 use lare_model::refocus::{Grid, Refocus};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -22,8 +21,7 @@ pub struct Replaced<'a> {
 
 impl Replaced<'_> {
     /// Refuses thoughts of another width or with NaN. Patches are checked when the picture is known.
-    pub(crate) fn check(&self, config: &Config) -> Result<()> {
-        let width = config.language.width;
+    pub(crate) fn check(&self, width: usize) -> Result<()> {
         for thought in self.thoughts.iter().flatten() {
             if thought.len() != width {
                 let (what, expected) = ("width of a thought", width.to_string());
@@ -84,41 +82,52 @@ impl Live {
         Self { what, seed }
     }
 
-    fn standin(&self, refocus: &Refocus, k: usize, grids: &[Grid], first: Option<&[f32]>, width: usize) -> Standin {
+    fn standin(&self, of: &Under, k: usize) -> Standin {
         // A stream for each step: what is drawn for one does not depend on how much was drawn before.
         let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
         dice.set_stream(k as u64);
         let nothing = Standin { thought: None, patches: None };
         match self.what {
-            Replacement::Zero => Standin { thought: Some(Thought::Is(vec![0.0; width])), ..nothing },
+            Replacement::Zero => Standin { thought: Some(Thought::Is(vec![0.0; of.width])), ..nothing },
             Replacement::Noise { .. } => {
-                let noise = normals(dice.random(), width);
+                let noise = normals(dice.random(), of.width);
                 Standin { thought: Some(Thought::Along(noise)), ..nothing }
             }
-            Replacement::RepeatFirst => Standin { thought: first.map(|first| Thought::Is(first.to_vec())), ..nothing },
+            Replacement::RepeatFirst => {
+                Standin { thought: of.first.map(|first| Thought::Is(first.to_vec())), ..nothing }
+            }
             Replacement::MarkersOnly => nothing,
             Replacement::RandomPatches { .. } => {
-                let mut cells: Vec<u32> = (0..grids.iter().map(|grid| grid.cells() as u32).sum()).collect();
+                let mut cells: Vec<u32> = (0..of.grids.iter().map(|grid| grid.cells() as u32).sum()).collect();
                 cells.shuffle(&mut dice);
-                cells.truncate(refocus.patches_of_a_look(grids));
+                cells.truncate(of.refocus.patches_of_a_look(of.grids));
                 Standin { patches: Some(cells).filter(|cells| !cells.is_empty()), ..nothing }
             }
         }
     }
 }
 
+/// What a step that is replaced would be a step of.
+pub(crate) struct Under<'a> {
+    /// The step.
+    pub refocus: &'a Refocus,
+    /// `D`.
+    pub width: usize,
+    /// How the cells of the pictures lie.
+    pub grids: &'a [Grid],
+    /// The thought of the first step.
+    pub first: Option<&'a [f32]>,
+}
+
 impl Replacing<'_> {
-    /// What stands in for parts of step `k`, on a picture whose cells lie in `grids`; `first` is the thought of the first step.
-    pub(crate) fn standin(&self, assistant: &Assistant, k: usize, grids: &[Grid], first: Option<&[f32]>) -> Standin {
+    /// What stands in for parts of step `k`.
+    pub(crate) fn standin(&self, of: &Under, k: usize) -> Standin {
         match self {
             Self::Given(replaced) => {
                 let thought = replaced.thought_at(k).map(|thought| Thought::Is(thought.to_vec()));
                 Standin { thought, patches: replaced.patches_at(k) }
             }
-            Self::Live(live) => {
-                let width = assistant.config().language.width;
-                live.standin(&assistant.reasoner.refocus, k, grids, first, width)
-            }
+            Self::Live(live) => live.standin(of, k),
         }
     }
 }

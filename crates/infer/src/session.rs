@@ -11,14 +11,13 @@
 
 use crate::advance::{News, advance};
 use crate::look::LookReport;
+use crate::model::{Model, Speaking};
 use crate::options::Options;
 use crate::replaced::{Replaced, Replacing};
 use crate::talk::{Draft, Talk};
-use crate::{Assistant, Result};
-use candle_core::Tensor;
-use lare_data::{Picture, Prepared, prepare};
-use lare_model::config::{Config, Context};
-use lare_model::{Conversation, Ground, Reasoning, Views};
+use crate::{Assistant, Result, generator};
+use lare_data::{Picture, Size};
+use lare_model::Conversation;
 use lare_trace::{Grid, Timing, Usage};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -64,7 +63,9 @@ impl<'a> Batch<'a> {
             return Err(lare_model::Error::Arguments { what, expected, got }.into());
         }
         let numbered = self.questions.iter().zip(1..);
-        numbered.map(|(question, number)| draft(assistant, question, number)).collect()
+        numbered
+            .map(|(question, number)| draft(assistant, question, Size::of(self.pictures[question.picture]), number))
+            .collect()
     }
 }
 
@@ -126,19 +127,12 @@ pub struct Answer {
     pub timing: Timing,
 }
 
-/// Context positions that a picture of so many cells takes.
-#[must_use]
-pub fn picture_positions(config: &Config, cells: usize) -> usize {
-    match config.language.context {
-        Context::Coarse => cells,
-        Context::CoarseAndFine => cells * (1 + config.merged_per_patch()),
-    }
-}
-
 /// A question that is ready to be begun with.
-fn draft<'a>(assistant: &Assistant, question: &Question<'a>, number: usize) -> Result<Draft<'a>> {
-    question.replaced.check(assistant.config())?;
-    let mut draft = Draft::new(assistant, question.text, question.options, number)?;
+fn draft<'a>(assistant: &Assistant, question: &Question<'a>, size: Size, number: usize) -> Result<Draft<'a>> {
+    question.replaced.check(assistant.config().language.width)?;
+    let messages = [generator::question(1, question.text)];
+    let draft = Draft::new(assistant, &messages, &[size], question.options);
+    let mut draft = draft.map_err(|error| error.of_question(number))?;
     draft.replacing = Replacing::Given(question.replaced);
     Ok(draft)
 }
@@ -148,7 +142,8 @@ fn draft<'a>(assistant: &Assistant, question: &Question<'a>, number: usize) -> R
 /// # Errors
 /// An empty question, one that does not fit the context, an option that cannot be.
 pub fn check(assistant: &Assistant, question: &Question) -> Result<()> {
-    draft(assistant, question, 1).map(drop)
+    // Prompts are the same for pictures of all sizes.
+    draft(assistant, question, Size::square(1), 1).map(drop)
 }
 
 /// Answers every question of a batch, in the order of the questions.
@@ -162,39 +157,36 @@ pub fn answer(assistant: &Assistant, batch: &Batch, on_event: &mut dyn FnMut(Eve
     if drafts.is_empty() {
         return Ok(Vec::new());
     }
-    let vision = &assistant.config().vision;
-    let prepared: Vec<Prepared> =
-        batch.pictures.par_iter().map(|p| prepare(p, vision.cell_px, vision.max_cells)).collect();
-    let mut clock = Clock { last: started };
+    let mut clock = Clock::from(started);
+    let prepared = batch.pictures.par_iter().map(|picture| assistant.prepare(picture)).collect::<Result<Vec<_>>>()?;
     let mut timing = Timing { prepare: clock.lap(), ..Timing::default() };
-    let views = prepared.par_iter().map(|picture| encode(assistant, picture)).collect::<Result<Vec<_>>>()?;
+    let views = prepared.par_iter().map(|picture| assistant.see(&picture.form)).collect::<Result<Vec<_>>>()?;
     timing.encode = clock.lap();
-    let grounds = views.par_iter().map(|views| Ok(Arc::new(ground(assistant, views)?))).collect::<Result<Vec<_>>>()?;
-    let language = assistant.reasoner.language();
+    let views: Vec<_> = views.into_iter().map(Arc::new).collect();
+    let ground = |views: &Arc<_>| Ok(Arc::new(assistant.ground(&[], std::slice::from_ref(views))?));
+    let grounds = views.par_iter().map(ground).collect::<Result<Vec<_>>>()?;
     let begun = drafts.into_iter().zip(batch.questions).map(|(draft, question)| {
-        let slab = language.slab(draft.most_slots(assistant.config()), assistant.device())?;
-        Ok(Talk::new(draft, Conversation::new(grounds[question.picture].clone(), slab)?))
+        let slab = assistant.decoder().slab(draft.most_slots(assistant), assistant.device())?;
+        Ok(Talk::new(assistant, draft, Conversation::new(grounds[question.picture].clone(), slab)?))
     });
     let mut talks = begun.collect::<Result<Vec<Talk>>>()?;
     timing.prefill = clock.lap();
     converse(assistant, &mut talks, &mut timing, on_event)?;
     timing.total = started.elapsed().as_secs_f64() * 1e3;
 
-    let answered = |(talk, question): (Talk, &Question)| {
-        let grid = grid(assistant.config(), batch.pictures[question.picture], &prepared[question.picture]);
-        answered(assistant, talk, grid, timing)
-    };
+    let answered =
+        |(talk, question): (Talk, &Question)| answered(assistant, talk, prepared[question.picture].places.grid, timing);
     Ok(talks.into_iter().zip(batch.questions).map(answered).collect())
 }
 
 /// Pass after pass until every row is done. A pass counts as thinking while a row thinks.
-fn converse(
-    assistant: &Assistant,
+pub(crate) fn converse(
+    model: &dyn Speaking,
     talks: &mut [Talk],
     timing: &mut Timing,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<()> {
-    let mut clock = Clock { last: Instant::now() };
+    let mut clock = Clock::from(Instant::now());
     while talks.iter().any(|talk| talk.finish.is_none()) {
         let (mut places, mut moving) = (Vec::new(), Vec::new());
         for (row, talk) in talks.iter_mut().enumerate().filter(|(_, talk)| talk.finish.is_none()) {
@@ -203,7 +195,7 @@ fn converse(
         }
         let reads = moving.iter().any(|talk| talk.is_reading());
         let thinks = moving.iter().any(|talk| talk.is_thinking());
-        for (row, news) in places.into_iter().zip(advance(assistant, &mut moving, usize::MAX)) {
+        for (row, news) in places.into_iter().zip(advance(model, &mut moving, usize::MAX)) {
             for news in news? {
                 match &news {
                     News::Looked(look) => on_event(Event::Looked { row, look }),
@@ -223,12 +215,18 @@ fn converse(
 }
 
 /// Milliseconds between one call and the next.
-struct Clock {
+pub(crate) struct Clock {
     last: Instant,
 }
 
+impl From<Instant> for Clock {
+    fn from(last: Instant) -> Self {
+        Self { last }
+    }
+}
+
 impl Clock {
-    fn lap(&mut self) -> f64 {
+    pub(crate) fn lap(&mut self) -> f64 {
         let now = Instant::now();
         let ms = (now - self.last).as_secs_f64() * 1e3;
         self.last = now;
@@ -238,35 +236,11 @@ impl Clock {
 
 /// What a question came to.
 fn answered(assistant: &Assistant, talk: Talk, grid: Grid, timing: Timing) -> Answer {
-    let usage = talk.usage(assistant.config(), grid.cells());
+    let usage = talk.usage(assistant);
     let finish = talk.finish.unwrap_or(Finish::Context);
-    let steps = talk.said_steps(assistant);
+    let steps = assistant.tokenizer.decode(talk.said_steps());
     let Talk { said: text, tokens, looks, .. } = talk;
     Answer { text, steps, tokens, finish, usage, looks, grid, timing }
-}
-
-/// The cells as they lie on the original picture. Resizing rounds to whole pixels, so each axis has its own scale.
-pub(crate) fn grid(config: &Config, picture: &Picture, prepared: &Prepared) -> Grid {
-    let cell = |original: usize, inner: usize| (config.vision.cell_px * original) as f32 / inner.max(1) as f32;
-    Grid {
-        rows: prepared.rows,
-        cols: prepared.cols,
-        cell_px_x: cell(picture.width, prepared.inner_width),
-        cell_px_y: cell(picture.height, prepared.inner_height),
-        fine_per_cell: config.entries_per_patch(),
-    }
-}
-
-/// What the encoders see in one picture.
-pub(crate) fn encode(assistant: &Assistant, prepared: &Prepared) -> Result<Views> {
-    let pixels: Vec<f32> = prepared.rgb.iter().map(|byte| f32::from(*byte) / 255.0).collect();
-    let pixels = Tensor::from_vec(pixels, (1, prepared.height, prepared.width, 3), assistant.device())?;
-    Ok(assistant.reasoner.encode(&pixels)?)
-}
-
-/// One picture, looked at once: what conversations about it go on from.
-pub(crate) fn ground(assistant: &Assistant, views: &Views) -> Result<Ground> {
-    Ok(Ground::Scene(assistant.reasoner.look(views)?))
 }
 
 #[cfg(test)]

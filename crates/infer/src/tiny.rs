@@ -1,15 +1,17 @@
 //! A model small enough for tests: the tiny config of the model crate with random weights.
 
 use crate::Assistant;
+use crate::model::Model;
 use crate::sampler::normals;
 use candle_core::{Device, Tensor};
 use lare_data::{Picture, Tokenizer};
 use lare_model::config::Thinking;
 use lare_model::nn::{Part, Weight};
-use lare_model::{Config, Init, Path, Reasoner, Source};
+use lare_model::{Config, Ground, Init, Path, Reasoner, Source};
+use std::sync::Arc;
 
 /// Parameters that follow from their names alone.
-struct Random;
+pub struct Random;
 
 impl Source for Random {
     fn tensor(&self, name: &str, shape: &[usize], init: Init) -> lare_model::Result<Tensor> {
@@ -62,4 +64,10 @@ pub fn picture(width: usize, height: usize, seed: u64) -> Picture {
         [colours[3 * block], colours[3 * block + 1], colours[3 * block + 2]]
     });
     Picture { width, height, rgb: rgb.collect() }
+}
+
+/// What conversations about a picture go on from.
+pub fn ground(assistant: &Assistant, picture: &Picture) -> Arc<Ground> {
+    let seen = assistant.see(&assistant.prepare(picture).unwrap().form).unwrap();
+    Arc::new(assistant.ground(&[], &[Arc::new(seen)]).unwrap())
 }

@@ -29,6 +29,7 @@ fn serve(engine: &Engine, picture: &Arc<Picture>, text: &str) -> (lare_infer::en
         messages: vec![Message { role: Role::User, content }],
         pictures: vec![picture.clone()],
         options: Options::default(),
+        most_steps: usize::MAX,
         stop: Vec::new(),
         replace: None,
         draw: false,

@@ -38,6 +38,7 @@ fn request(asked: &Asked) -> Request {
         messages: vec![Message { role: Role::User, content }],
         pictures: vec![asked.picture.clone()],
         options: Options::default(),
+        most_steps: usize::MAX,
         stop: Vec::new(),
         replace: None,
         draw: false,

@@ -274,6 +274,15 @@ impl Refocus {
         ]
     }
 
+    /// Positions of the context that one step takes at most, of a memory with so many entries a patch.
+    #[must_use]
+    pub fn positions_per_step(&self, entries_per_patch: usize) -> usize {
+        match self.thinking {
+            Thinking::Splice => self.patches.saturating_mul(entries_per_patch).saturating_add(1),
+            _ => 1,
+        }
+    }
+
     /// The first field that makes no sense in any model: its name, what would be accepted, and what stands there.
     #[must_use]
     pub fn fault(&self) -> Option<(&'static str, &'static str, String)> {
@@ -501,10 +510,7 @@ impl Config {
 
     /// Positions of the context that one latent step takes at most.
     pub fn positions_per_step(&self) -> usize {
-        match self.refocus.thinking {
-            Thinking::Splice => self.refocus.patches.saturating_mul(self.entries_per_patch()).saturating_add(1),
-            _ => 1,
-        }
+        self.refocus.positions_per_step(self.entries_per_patch())
     }
 }
 

@@ -13,7 +13,7 @@ use crate::rope::{Angles, Place, Rope};
 use crate::tap::Tap;
 use crate::weights::{Init, Path};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use lare_kernels::{self as kernels, Sight};
 use std::sync::Arc;
 
@@ -222,12 +222,33 @@ impl Decoder {
         self.embedding.root_mean_square()
     }
 
+    /// The vocabulary words nearest to thoughts `[B, D]`: cosine similarities `[B, V]`.
+    pub fn nearest_words(&self, thoughts: &Tensor) -> Result<Tensor> {
+        let norm = (thoughts.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-12)?;
+        let along = self.embedding.product(&thoughts.broadcast_div(&norm)?, None)?;
+        Ok(along.broadcast_div(&self.embedding.row_norms(thoughts.device())?)?)
+    }
+
     /// Hidden states `[.., D]` to logits `[.., V]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         match &self.head {
             Some(head) => head.forward(hidden),
             None => self.embedding.product(hidden, None),
         }
+    }
+
+    /// A prefix of nothing, for conversations that begin with their first word.
+    pub fn no_prefix(&self, device: &Device) -> Result<Prefix> {
+        let [groups, width] = self.kv_shape();
+        let nothing = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device);
+        let kv = self.blocks.iter().map(|_| nothing(&[1, 0, 2, groups, width])).collect::<candle_core::Result<_>>()?;
+        let hidden = nothing(&[1, 0, self.norm.width()])?;
+        Ok(Prefix { kv, hidden, visible: Arc::from([]), next_position: vec![0] })
+    }
+
+    /// `[G, Dh]`.
+    fn kv_shape(&self) -> [usize; 2] {
+        self.blocks.first().map_or([1, 1], |block| [block.kv_heads, block.head_width])
     }
 
     /// Runs a prefix.
@@ -346,8 +367,7 @@ impl Decoder {
 
     /// Room for the keys and values of `slots` slots of a conversation that stands apart.
     pub fn slab(&self, slots: usize, device: &Device) -> Result<Slab> {
-        let [groups, width] = self.blocks.first().map_or([1, 1], |block| [block.kv_heads, block.head_width]);
-        Slab::new(slots, self.blocks.len(), [groups, width], device)
+        Slab::new(slots, self.blocks.len(), self.kv_shape(), device)
     }
 
     /// Bytes of one slot's keys and values.

@@ -253,6 +253,11 @@ impl Norm {
         Ok(Self { weight: path.get("weight", &[width], Init::Ones)?, eps })
     }
 
+    /// `D`.
+    pub fn width(&self) -> usize {
+        self.weight.elem_count()
+    }
+
     /// `[.., D]` to `[.., D]`, mean square 1 before the scale.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(kernels::rms_norm(x, &self.weight, self.eps)?)

@@ -107,6 +107,14 @@ pub struct Picture {
     in_rows: bool,
 }
 
+impl Picture {
+    /// Bytes of its tensors.
+    pub fn bytes(&self) -> usize {
+        let of = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        of(&self.seen.tokens) + of(&self.seen.fine) + self.seen.added.iter().map(of).sum::<usize>()
+    }
+}
+
 /// A prompt, or the part of it that several rows share.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {

@@ -235,14 +235,6 @@ pub trait Reasoning {
         self.refocus().halt_logits(&thread.hidden)
     }
 
-    /// The vocabulary words nearest to thoughts `[B, D]`: cosine similarities `[B, V]`.
-    fn nearest_words(&self, thoughts: &Tensor) -> Result<Tensor> {
-        let norm = (thoughts.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-12)?;
-        let words = self.language().embedding();
-        let along = words.product(&thoughts.broadcast_div(&norm)?, None)?;
-        Ok(along.broadcast_div(&words.row_norms(thoughts.device())?)?)
-    }
-
     /// Takes conversations that stand apart further, all in one pass of the decoder.
     ///
     /// # Errors

@@ -338,6 +338,16 @@ impl Refocus {
         })
     }
 
+    /// Memory entries that a step reads at one patch.
+    pub fn entries_per_patch(&self) -> usize {
+        self.per_cell
+    }
+
+    /// Positions of the context that one step takes at most.
+    pub fn positions_per_step(&self) -> usize {
+        self.settings.positions_per_step(self.per_cell)
+    }
+
     /// `[B, D]` at mean square 1.
     fn scaled(&self, x: &Tensor) -> Result<Tensor> {
         let ones = Tensor::ones(x.dim(D::Minus1)?, x.dtype(), x.device())?;

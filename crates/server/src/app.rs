@@ -3,6 +3,7 @@
 use crate::error::Misconfigured;
 use crate::fetch::{Fetcher, System};
 use crate::health::Health;
+use crate::host;
 use crate::limits::{Budget, Limits};
 use crate::metrics::Metrics;
 use crate::picture::Loader;
@@ -10,7 +11,7 @@ use lare_infer::engine::{About, Engine};
 use lare_infer::load::sha256;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
@@ -25,6 +26,9 @@ pub struct Settings {
     pub keys: Vec<String>,
     /// Origins whose pages may ask from a browser; `*` for all.
     pub cors: Vec<String>,
+    /// Names, beside those of this machine, by which requests may call a server that listens on loopback: another page's name
+    /// can be made to lead here (DNS rebinding), and then a browser takes that page for ours.
+    pub hosts: Vec<String>,
     /// Whether pictures are fetched from http URLs.
     pub image_urls: bool,
     /// What is taken.
@@ -40,6 +44,7 @@ impl Settings {
             text_reasoning_tokens: None,
             keys: Vec::new(),
             cors: Vec::new(),
+            hosts: Vec::new(),
             image_urls: false,
             limits: Limits::default(),
         }
@@ -53,6 +58,9 @@ impl Settings {
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-_/:".contains(c);
         if name.is_empty() || !name.chars().all(plain) {
             return Err(Misconfigured::NoName { name });
+        }
+        if let Some(host) = self.hosts.iter().find(|host| !host::is_name(host)) {
+            return Err(Misconfigured::Host { host: host.clone() });
         }
         let sendable = |key: &&String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
         match self.keys.iter().find(|key| !sendable(key)) {
@@ -85,6 +93,15 @@ pub fn served_name(model: &str) -> String {
     }
 }
 
+/// The name under which a published model is served by default: its folder's or `owner/name`, as it is where that can be.
+#[must_use]
+pub fn published_name(model: &str) -> String {
+    match Settings::new(model).check() {
+        Ok(()) => model.to_owned(),
+        Err(_) => served_name(model.rsplit('/').next().unwrap_or(model)),
+    }
+}
+
 /// Shared by all requests.
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
@@ -96,6 +113,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) health: Arc<Health>,
     pub(crate) ids: Ids,
+    /// Whether it listens on loopback, where it is particular about its name.
+    pub(crate) guarded: AtomicBool,
     /// When the server was made, in seconds since 1970.
     pub(crate) created: u64,
 }
@@ -124,6 +143,7 @@ impl App {
             loader,
             health: Arc::default(),
             ids: Ids::default(),
+            guarded: AtomicBool::new(false),
             created: now(),
         })
     }
@@ -162,6 +182,9 @@ mod tests {
         assert_eq!(served_name("nano"), "lare-nano");
         assert_eq!(served_name("Qwen2.5 VL/3B"), "lare-Qwen2.5-VL-3B");
         assert_eq!(served_name("lare-two-steps"), "lare-model");
+        assert_eq!(published_name("Qwen/Qwen2.5-VL-3B-Instruct"), "Qwen/Qwen2.5-VL-3B-Instruct");
+        assert_eq!(published_name("my model"), "lare-my-model");
+        assert_eq!(published_name("owner/o3"), "lare-model");
         for name in TAKEN {
             assert!(taken(&served_name(&format!("a-{name}-b"))).is_none());
             assert!(Settings::new(format!("x{name}")).check().is_err());

@@ -32,27 +32,43 @@ pub struct Plan {
     pub timeout: Duration,
 }
 
-/// The body of a streamed question on a picture; no steps leaves them to the model.
+/// A question of a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The model's name; left out, the one there is.
+    pub model: Option<&'a str>,
+    /// What it is about; left out, it is text alone.
+    pub picture: Option<&'a Picture>,
+    /// Its words.
+    pub question: &'a str,
+    /// Latent steps; left out, they are the model's to choose.
+    pub steps: Option<usize>,
+    /// Most tokens of the answer; left out, the server's limit.
+    pub max_tokens: Option<usize>,
+}
+
+/// The body of a streamed question.
 ///
 /// # Errors
 /// A picture that is none.
-pub fn body(model: Option<&str>, picture: &Picture, question: &str, steps: Option<usize>) -> Result<String, String> {
-    let url = data_uri(picture).ok_or("the picture cannot be written as PNG")?;
-    let content = json!([
-        { "type": "image_url", "image_url": { "url": url } },
-        { "type": "text", "text": question },
-    ]);
+pub fn body(asked: &Asked) -> Result<String, String> {
+    let picture = asked.picture.map(|picture| data_uri(picture).ok_or("the picture cannot be written as PNG"));
+    let picture = picture.transpose()?.map(|url| json!({ "type": "image_url", "image_url": { "url": url } }));
+    let content: Vec<_> = picture.into_iter().chain([json!({ "type": "text", "text": asked.question })]).collect();
     let mut body = json!({
         "messages": [{ "role": "user", "content": content }],
         "temperature": 0,
         "stream": true,
         "stream_options": { "include_usage": true },
     });
-    if let Some(model) = model {
+    if let Some(model) = asked.model {
         body["model"] = json!(model);
     }
-    if let Some(steps) = steps {
+    if let Some(steps) = asked.steps {
         body["lare"] = json!({ "steps": steps });
+    }
+    if let Some(tokens) = asked.max_tokens {
+        body["max_tokens"] = json!(tokens);
     }
     Ok(body.to_string())
 }

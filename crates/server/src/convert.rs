@@ -92,8 +92,9 @@ pub fn understand(request: ChatRequest, name: &str, about: &About, limits: &Limi
             top_p: request.top_p.map_or(1.0, |share| if share == 0.0 { f32::MIN_POSITIVE } else { share }),
             seed: request.seed.unwrap_or(0).cast_unsigned(),
         },
-        max_tokens: most_tokens(request.max_tokens, request.max_completion_tokens, limits)?,
-        ..Options::default()
+        max_tokens: most_tokens([request.max_tokens, request.max_completion_tokens], about, limits)?,
+        // Only looks tell them, and finding them takes as long as saying a token.
+        nearest_words: if extensions.trace == Some(true) { Options::default().nearest_words } else { 0 },
     };
     let seed = options.sampling.seed;
     let replace = extensions.intervention.map(|intervention| match intervention {
@@ -128,6 +129,9 @@ fn check_wanted(wanted: Wanted, replace: Option<Replacement>, about: &About) -> 
     if wanted.drawings && !about.can_draw {
         return Err(Problem::field("lare.drawings", "this model does not draw its thoughts"));
     }
+    if wanted.looks && about.max_steps == 0 {
+        return Err(Problem::field("lare.trace", "this model takes no latent steps: there are no looks to tell of"));
+    }
     if replace.is_some() && about.max_steps == 0 {
         return Err(Problem::field("lare.intervention", "this model takes no latent steps: nothing can be replaced"));
     }
@@ -151,13 +155,13 @@ fn steps(extensions: &wire::Extensions, limits: &Limits) -> Result<Steps, Proble
     }
 }
 
-/// The new name wins; more than there may be is cut, never refused.
-fn most_tokens(old: Option<u64>, new: Option<u64>, limits: &Limits) -> Result<usize, Problem> {
+/// Most tokens by their old name and their new one, which wins; more than there may be is cut, never refused.
+fn most_tokens([old, new]: [Option<u64>; 2], about: &About, limits: &Limits) -> Result<usize, Problem> {
     let (field, given) = if new.is_some() { ("max_completion_tokens", new) } else { ("max_tokens", old) };
     match given {
         Some(0) => Err(Problem::field(field, format!("`{field}` is at least 1, got 0"))),
         Some(given) => Ok(usize::try_from(given).unwrap_or(usize::MAX).min(limits.tokens)),
-        None => Ok(limits.tokens),
+        None => Ok(about.answer_tokens.map_or(limits.tokens, |tokens| tokens.clamp(1, limits.tokens))),
     }
 }
 

@@ -42,6 +42,15 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key", message)
     }
 
+    /// 403: a request to another name than this server's.
+    pub fn host(got: Option<&str>) -> Self {
+        let got = got.map_or("none".to_owned(), |got| format!("`{}`", shortened(got)));
+        let message = format!(
+            "this server answers on this machine alone, to `localhost` or 127.0.0.1; the request's `Host` is {got}; give `lare serve` --allow-host for another name"
+        );
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", "unknown_host", message)
+    }
+
     /// 404: no such path.
     pub fn route(path: &str) -> Self {
         let message = format!("nothing is served at `{}`; the API is described at /openapi.json", shortened(path));
@@ -174,6 +183,14 @@ pub enum Misconfigured {
     Origin {
         /// What was given.
         origin: String,
+    },
+    /// A name of a host that is none.
+    #[error(
+        "`{host}` is not the name of a host\n  expected  a name alone, such as lare.internal, without scheme or port\n  got       {host}\n\nhint: give --allow-host the name that stands in the browser's address"
+    )]
+    Host {
+        /// What was given.
+        host: String,
     },
     /// A key nobody could send.
     #[error(

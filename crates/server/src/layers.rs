@@ -1,7 +1,8 @@
-//! What holds for every request: an id, a line in the log, a key, headers, and that a panic is an answer.
+//! What holds for every request: a name it may call the server by, an id, a line in the log, a key, headers, and that a panic is an answer.
 
 use crate::app::App;
 use crate::error::{Misconfigured, Problem, shortened};
+use crate::host;
 use crate::metrics::Outcome;
 use crate::routes::{panicked, refused_unread};
 use axum::Router;
@@ -12,6 +13,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use lare_infer::load::sha256;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use subtle::{Choice, ConstantTimeEq};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -26,7 +28,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The name of a request that its client may choose.
 const MOST_ID_BYTES: usize = 128;
 
-/// Puts paths behind all layers: from the outside in, the log, panics, other origins, keys.
+/// Puts paths behind all layers: from the outside in, the log, panics, names, other origins, keys.
 pub(crate) fn around<F, T, G, U>(
     paths: Router<Arc<App>>,
     app: Arc<App>,
@@ -47,7 +49,11 @@ where
     if let Some(cors) = cors {
         router = router.layer(cors);
     }
-    router.layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(app.clone(), observe)).with_state(app)
+    router
+        .layer(from_fn_with_state(app.clone(), called_by_name))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app.clone(), observe))
+        .with_state(app)
 }
 
 /// The layer for pages of these origins; none for none.
@@ -107,6 +113,20 @@ fn given(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     (!id.is_empty() && id.len() <= MOST_ID_BYTES && id.bytes().all(plain)).then(|| id.to_owned())
+}
+
+async fn called_by_name(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    // A request whose first line has a whole URL names its host there.
+    let host = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let host = host.or_else(|| Some(request.headers().get(header::HOST)?.to_str().ok()?.to_owned()));
+    let known = match app.guarded.load(Ordering::Relaxed) {
+        true => host::check(host.as_deref(), &app.settings.hosts),
+        false => Ok(()),
+    };
+    match known {
+        Ok(()) => next.run(request).await,
+        Err(problem) => refused_unread(request, &app.settings.limits, problem).await.into_response(),
+    }
 }
 
 async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

@@ -31,6 +31,7 @@ mod convert;
 mod error;
 mod fetch;
 mod health;
+mod host;
 mod layers;
 mod limits;
 mod metrics;
@@ -44,7 +45,7 @@ mod underway;
 pub mod wire;
 
 pub use address::is_public;
-pub use app::{Settings, served_name};
+pub use app::{Settings, published_name, served_name};
 pub use error::Misconfigured;
 pub use limits::Limits;
 pub use serve::{Ended, Server};
@@ -57,7 +58,7 @@ use lare_infer::engine::About;
 /// # Errors
 /// The body of the answer that a client would get.
 pub fn examine(body: &[u8]) -> Result<usize, String> {
-    let about = About { name: String::new(), max_steps: 8, pictures: usize::MAX, can_draw: true };
+    let about = About { name: String::new(), max_steps: 8, pictures: usize::MAX, can_draw: true, answer_tokens: None };
     let limits = Limits::default();
     let budget = limits::Budget::new(limits.memory_bytes);
     let examined = || -> Result<usize, error::Problem> {

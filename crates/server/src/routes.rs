@@ -184,6 +184,7 @@ async fn accept(app: &App, request: Request, tracked: &mut Tracked) -> Result<(A
         messages: asked.messages,
         pictures,
         options: asked.options,
+        most_steps: app.settings.limits.steps,
         stop: asked.stop,
         replace: asked.replace,
         draw: wanted.drawings,
@@ -191,8 +192,11 @@ async fn accept(app: &App, request: Request, tracked: &mut Tracked) -> Result<(A
     };
     // Without a bound: the engine must not wait for a slow client, and an answer has its own.
     let (sender, updates) = mpsc::unbounded_channel();
-    let ticket = app.engine.submit(request, Box::new(move |update| sender.send(update).is_ok()));
-    let ticket = ticket.map_err(|refusal| {
+    let sink = Box::new(move |update| sender.send(update).is_ok());
+    let engine = app.engine.clone();
+    // A long prompt takes its time to become tokens, and other clients must not wait for that.
+    let ticket = tokio::task::spawn_blocking(move || engine.submit(request, sink)).await;
+    let ticket = ticket.map_err(|_| Problem::broken())?.map_err(|refusal| {
         // The server closes its engine last: one that is closed before has failed.
         if matches!(refusal, Refusal::Closing) {
             app.health.set(Standing::Broken);

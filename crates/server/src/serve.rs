@@ -64,7 +64,11 @@ impl Server {
     /// Answers until `closing` comes; then finishes what was accepted, refuses the rest and closes the engine.
     ///
     /// Until all is finished the port stays open: `/health` says that the server is closing, and so do refused requests.
+    ///
+    /// On a loopback address, only requests to a name of this machine are answered, as [`crate::Settings::hosts`] says.
     pub async fn run(self, listener: TcpListener, closing: impl Future<Output = ()>) -> Ended {
+        // An address that is not known counts as one that others reach: there a page of theirs needs no rebinding.
+        self.app.guarded.store(listener.local_addr().is_ok_and(|at| at.ip().is_loopback()), Ordering::Relaxed);
         let graceful = GracefulShutdown::new();
         let proof = tokio::spawn(prove(self.app.clone()));
         self.take_until(&listener, &graceful, closing).await;
@@ -205,6 +209,7 @@ fn submit_proof(app: &App, answered: oneshot::Sender<Result<(), String>>) -> Res
         messages: vec![question(pictures.len())],
         pictures,
         options: Options { max_tokens: 1, ..Options::default() },
+        most_steps: app.settings.limits.steps,
         stop: Vec::new(),
         replace: None,
         draw: false,

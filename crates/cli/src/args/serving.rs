@@ -1,6 +1,6 @@
 //! Flags of `lare serve` and `lare bench-serve`.
 
-use super::StepCount;
+use super::{Dtype, StepCount};
 use clap::{Args, ValueEnum};
 use lare_data::{Split, Task};
 use std::path::PathBuf;
@@ -11,11 +11,22 @@ use std::path::PathBuf;
     after_help = "Ctrl-C or SIGTERM finishes what was accepted, refuses the rest and ends; a second one ends at once. Keys are also read from LARE_API_KEYS, separated by commas. docs/server.md describes the API."
 )]
 pub struct Serve {
-    /// The model folder to serve instead of the model inside the program.
+    /// What to serve instead of the model inside the program: a model folder, a Hugging Face folder, a GGUF file, or
+    /// `owner/name` from the Hugging Face cache of this machine.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
 
-    /// The name under which it is served; by default its own, behind `lare-`.
+    /// With a Hugging Face folder: the folder of an adapter that `lare train` made for it; it then thinks in latent steps.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub adapter: Option<PathBuf>,
+
+    /// With a Hugging Face folder or GGUF file: convert matrices to this number type in memory; by default each stays as it is
+    /// in the file.
+    #[arg(long, value_enum, value_name = "DTYPE", requires = "model")]
+    pub dtype: Option<Dtype>,
+
+    /// The name under which it is served; by default that of its folder, or `owner/name`; of models of `lare train`, their own
+    /// behind `lare-`.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
@@ -34,6 +45,10 @@ pub struct Serve {
     /// Let pages of this origin, such as http://localhost:3000, ask from a browser; `*` for all. Can be given several times.
     #[arg(long, value_name = "ORIGIN")]
     pub cors: Vec<String>,
+
+    /// On a loopback address: answer to this name too, beside localhost and loopback addresses. Can be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
 
     /// Fetch pictures from http and https URLs in requests, from public addresses alone.
     #[arg(long)]
@@ -67,7 +82,7 @@ pub struct ServeLimits {
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub max_tokens: usize,
 
-    /// Most latent steps a request may ask for by number; by default what the model was trained for.
+    /// Most latent steps of a request, asked for by number or left to the model; by default what it was trained for.
     #[arg(long, value_name = "N")]
     pub max_steps: Option<usize>,
 
@@ -91,7 +106,7 @@ pub struct ServeLimits {
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     pub cache: usize,
 
-    /// Memory of encoded pictures kept for later requests about them, in MiB.
+    /// Memory of encoded pictures, and of what the model read with them, kept for later requests, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub picture_cache: usize,
 
@@ -167,6 +182,14 @@ pub struct BenchServe {
     /// what it saw in a picture, so few of them measure it without its eyes.
     #[arg(long, value_name = "N")]
     pub pictures: Option<usize>,
+
+    /// Ask the questions without their pictures, of a model that reads text alone.
+    #[arg(long)]
+    pub text: bool,
+
+    /// Most text tokens of an answer; by default the server's limit.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
 
     /// The model's name in requests; left out, the one there is.
     #[arg(long, value_name = "NAME")]

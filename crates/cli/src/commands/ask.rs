@@ -1,7 +1,7 @@
 //! `lare ask`: a picture and questions in, answers out, and pictures of where the model looked.
 
 use super::{Outcome, assistant, counted, generate};
-use crate::args::{Ask, StepCount};
+use crate::args::{Ask, Dtype, StepCount};
 use crate::failure::Failure;
 use crate::files::{self, Source};
 use crate::hub;
@@ -23,7 +23,7 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     if let Some(folder) = model.as_deref().filter(|folder| generate::is_for(folder)) {
         return generate::run(ask, folder, messages);
     }
-    refuse_what_pretrained_models_have(ask)?;
+    refuse_what_pretrained_models_have(ask.dtype, ask.adapter.as_deref())?;
     let ask = &questions::as_taken(ask, true)?;
     let questions = Questions::of(ask)?;
     refuse_to_replace_the_picture(ask)?;
@@ -64,12 +64,12 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
 }
 
 /// Our own models are small and run in f32.
-fn refuse_what_pretrained_models_have(ask: &Ask) -> Result<(), Failure> {
+pub(super) fn refuse_what_pretrained_models_have(dtype: Option<Dtype>, adapter: Option<&Path>) -> Result<(), Failure> {
     let refused = |flag: &str, hint: &str| {
         let failure = Failure::new(format!("`{flag}` is for Hugging Face folders"));
         Err(failure.part("expected", "a folder with config.json").hint(hint))
     };
-    match (ask.dtype, &ask.adapter) {
+    match (dtype, adapter) {
         (Some(_), _) => refused("--dtype", "leave --dtype out; models of `lare train` run in f32"),
         (None, Some(_)) => refused("--adapter", "name its base with --model; a model of `lare train` needs none"),
         _ => Ok(()),
@@ -148,6 +148,15 @@ pub(super) fn options(ask: &Ask) -> Options {
         sampling: Sampling { temperature: ask.temperature, top_p: ask.top_p, seed: ask.seed },
         max_tokens: ask.max_tokens,
         ..Options::default()
+    }
+}
+
+/// Why an answer ended, in JSON.
+pub(super) fn finish(finish: Finish) -> &'static str {
+    match finish {
+        Finish::End => "end",
+        Finish::Length => "length",
+        Finish::Context => "context",
     }
 }
 
@@ -258,11 +267,7 @@ impl Report for Object<'_> {
             "question": question,
             "answer": answer.text,
             "steps": answer.steps,
-            "finish": match answer.finish {
-                Finish::End => "end",
-                Finish::Length => "length",
-                Finish::Context => "context",
-            },
+            "finish": finish(answer.finish),
             "usage": answer.usage,
             "looks": looks,
             "grid": answer.grid,

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::messages::{Messages, Report};
 use lare_data::{Suite, Task};
-use lare_server::bench::{self, Percentiles, Plan, Target};
+use lare_server::bench::{self, Asked, Percentiles, Plan, Target};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +52,14 @@ fn bodies(args: &BenchServe, messages: &Messages) -> Result<Vec<String>, Failure
             StepCount::Auto => None,
             StepCount::Fixed(steps) => Some(steps),
         };
-        bench::body(args.name.as_deref(), &sample.picture, &sample.question.text, steps).map_err(Failure::new)
+        let asked = Asked {
+            model: args.name.as_deref(),
+            picture: (!args.text).then_some(&*sample.picture),
+            question: &sample.question.text,
+            steps,
+            max_tokens: args.max_tokens,
+        };
+        bench::body(&asked).map_err(Failure::new)
     });
     let bodies = bodies.collect();
     progress.finish();

@@ -1,7 +1,7 @@
 //! `lare ask` with a Hugging Face folder or GGUF file: the model as it was published, which answers in text without latent
 //! steps, or with an adapter, which thinks before.
 
-use super::ask::{options, refuse_looks_of_another_format, refuse_to_replace_the_picture, remove_older_traces};
+use super::ask::{finish, options, refuse_looks_of_another_format, refuse_to_replace_the_picture, remove_older_traces};
 use super::{Outcome, counted};
 use crate::args::{Ask, StepCount};
 use crate::failure::Failure;
@@ -9,10 +9,12 @@ use crate::files::{self, Source};
 use crate::messages::{Messages, Report};
 use crate::questions::{self, Questions};
 use crate::shown::{Showing, Shown};
-use lare_infer::generator::{Generation, Generator, Said, Thought, question};
+use lare_data::Size;
+use lare_infer::generator::{Generator, Said, question};
 use lare_infer::load::sha256;
+use lare_infer::model::Speaking;
 use lare_infer::record::{Asked, of_pretrained};
-use lare_infer::{Adapter, Options, Steps};
+use lare_infer::{Adapter, Finish, Format, LookReport, Options, Steps};
 use lare_model::pretrained::Architecture;
 use lare_model::pretrained::gguf::is_gguf;
 use lare_trace::ModelInfo;
@@ -36,21 +38,14 @@ pub fn run(ask: &Ask, folder: &Path, messages: &Messages) -> Result<Outcome, Fai
     for (source, note) in source.iter().flat_map(|source| source.opened.notes.iter().map(move |note| (source, note))) {
         messages.warning(&format!("{}: {note}", source.name));
     }
-    let format = ask.dtype.map(Into::into);
-    let adapter = ask.adapter.as_deref().map(Adapter::open).transpose().map_err(lare_infer::Error::from)?;
-    let generator = match &adapter {
-        None => Generator::from_folder(folder, format)?,
-        Some(adapter) => Generator::adapted(folder, format, adapter)?,
-    };
-    warn_of_unused(&generator.base().unused, messages);
-    let options = options(ask);
-    let options = Options { steps: settled(&generator, options.steps, messages), ..options };
-    let Options { steps, sampling, .. } = options;
+    let adapter = ask.adapter.as_deref().map(open_adapter).transpose()?;
+    let generator = load(folder, ask.dtype.map(Into::into), adapter.as_ref(), messages)?;
     let nearest_words = if ask.trace.is_some() { Options::default().nearest_words } else { 0 };
-    let generation = Generation { steps, sampling, max_tokens: ask.max_tokens, nearest_words };
+    let options = options(ask);
+    let options = Options { nearest_words, steps: settled(&generator, options.steps, messages), ..options };
     let pictures: Vec<_> = source.iter().map(|source| &source.opened.picture).collect();
     for (place, text) in (1..).zip(questions.texts()) {
-        let said = generator.answer(&[question(pictures.len(), text)], &pictures, &generation, &mut |_| ())?;
+        let said = generator.answer(&[question(pictures.len(), text)], &pictures, &options, &mut |_| ())?;
         let place = (questions.len() > 1).then_some(place);
         let (generator, adapter, source) = (&generator, adapter.as_ref(), source.as_ref());
         let given = Given { adapter, source, question: text, options };
@@ -74,11 +69,24 @@ fn settled(generator: &Generator, steps: Steps, messages: &Messages) -> Steps {
     settled
 }
 
-fn warn_of_unused(unused: &[String], messages: &Messages) {
-    if let Some(first) = unused.first() {
-        let count = counted(unused.len(), "tensor");
+/// Reads the folder of an adapter.
+pub(super) fn open_adapter(folder: &Path) -> Result<Adapter, Failure> {
+    Ok(Adapter::open(folder).map_err(lare_infer::Error::from)?)
+}
+
+/// Loads a model, and warns of what it leaves unused.
+pub(super) fn load(
+    folder: &Path,
+    format: Option<Format>,
+    adapter: Option<&Adapter>,
+    messages: &Messages,
+) -> Result<Generator, Failure> {
+    let generator = Generator::from_folder(folder, format, adapter)?;
+    if let Some(first) = generator.base().unused.first() {
+        let count = counted(generator.base().unused.len(), "tensor");
         messages.warning(&format!("{count} of the folder are used by nothing, the first is {first}"));
     }
+    Ok(generator)
 }
 
 /// A model as published takes no latent step: there is nothing to count, and no look to draw.
@@ -98,26 +106,26 @@ fn refuse_what_needs_latents(ask: &Ask) -> Result<(), Failure> {
 }
 
 fn cost(said: &Said) -> String {
-    let rate = said.tokens.len().saturating_sub(1) as f64 / said.rest.as_secs_f64().max(1e-9);
+    let rate = said.usage.text_tokens.saturating_sub(1) as f64 / said.rest.as_secs_f64().max(1e-9);
     format!(
         "{}, {} of them of the picture, {}, {}, first after {:.0} ms, then {rate:.1} tokens/s",
         counted(said.prompt_tokens, "prompt token"),
         said.image_tokens,
-        counted(said.thoughts.len(), "latent step"),
-        counted(said.tokens.len(), "text token"),
+        counted(said.looks.len(), "latent step"),
+        counted(said.usage.text_tokens, "text token"),
         said.first_token.as_secs_f64() * 1e3,
     )
 }
 
-fn thought(thought: &Thought) -> Value {
+fn step(look: &LookReport) -> Value {
     json!({
-        "scores": thought.scores,
-        "chosen": thought.chosen,
-        "nearest_words": thought.nearest,
-        "gate_mean": thought.gate_mean,
-        "halt_probability": thought.halt_probability,
-        "latent_norm": thought.latent_norm,
-        "time_ms": thought.time_ms,
+        "scores": look.scores,
+        "chosen": look.chosen,
+        "nearest_words": look.nearest,
+        "gate_mean": look.gate_mean,
+        "halt_probability": look.halt_probability,
+        "latent_norm": look.latent_norm,
+        "time_ms": look.time_ms,
     })
 }
 
@@ -159,7 +167,7 @@ impl Told<'_> {
     }
 
     fn warn_of_the_end(&self, messages: &Messages) {
-        if !self.said.ended {
+        if self.said.finish != Finish::End {
             messages.warning("the answer was cut off: allow more tokens with --max-tokens");
         }
     }
@@ -168,7 +176,10 @@ impl Told<'_> {
         let (Some(source), Some(adapter)) = (self.given.source, self.given.adapter) else { return Ok(()) };
         let picture = &source.opened.picture;
         let showing = Showing { ask: self.ask, picture, place: self.place };
-        let Some(places) = self.generator.places(picture)?.filter(|_| showing.is_wanted()) else { return Ok(()) };
+        if !showing.is_wanted() {
+            return Ok(());
+        }
+        let places = self.generator.places(Size::of(picture))?;
         let (picture_hash, question) = (&source.hash[..], self.given.question);
         let asked = Asked { picture, picture_hash, question, options: self.given.options };
         let record = of_pretrained(identity(adapter), &asked, self.said, &places);
@@ -206,14 +217,14 @@ impl Report for Object<'_> {
         json!({
             "question": question,
             "answer": said.text,
-            "finish": if said.ended { "end" } else { "length" },
+            "finish": finish(said.finish),
             "usage": {
                 "prompt_tokens": said.prompt_tokens,
                 "image_tokens": said.image_tokens,
-                "text_tokens": said.tokens.len(),
-                "latent_steps": said.thoughts.len(),
+                "text_tokens": said.usage.text_tokens,
+                "latent_steps": said.usage.latent_steps,
             },
-            "steps": said.thoughts.iter().map(thought).collect::<Vec<_>>(),
+            "steps": said.looks.iter().map(step).collect::<Vec<_>>(),
             "timing_ms": {
                 "first_token": said.first_token.as_secs_f64() * 1e3,
                 "rest": said.rest.as_secs_f64() * 1e3,

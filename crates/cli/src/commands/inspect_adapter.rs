@@ -21,7 +21,8 @@ pub fn run(folder: &Path, base: Option<&Path>, tensors: bool, messages: &Message
     let (told, fault) = match Adapter::open(folder) {
         Err(error) => (Told::unread(folder), Some(Failure::from(error))),
         Ok(adapter) => {
-            let fits = base.map(|base| Generator::adapted(base, None, &adapter).map(drop).map_err(Failure::from));
+            let fits =
+                base.map(|base| Generator::from_folder(base, None, Some(&adapter)).map(drop).map_err(Failure::from));
             let told = Told::of(folder, &adapter, fits.as_ref().map(Result::is_ok), tensors)?;
             let fault = fits.and_then(Result::err).or_else(|| told.not_finite());
             (told, fault)

@@ -6,9 +6,9 @@ use crate::failure::Failure;
 use crate::files;
 use crate::hub;
 use crate::messages::{Messages, Report};
-use lare_infer::Assistant;
 use lare_infer::engine::{self, Engine};
-use lare_server::{Ended, Limits, Server, Settings, served_name};
+use lare_infer::model::Model;
+use lare_server::{Ended, Limits, Server, Settings, published_name, served_name};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,18 +24,10 @@ pub fn run(serve: &Serve, messages: &Messages) -> Result<Outcome, Failure> {
     messages.log(serve.log);
     let settings = Settings { keys: keys(serve)?, ..settings(serve) };
     let open = settings.keys.is_empty();
-    let model = serve.model.as_deref().map(hub::folder).transpose()?;
-    if let Some(folder) = model.as_deref().filter(|folder| generate::is_for(folder)) {
-        return Err(Failure::new(format!("`{}` is a Hugging Face folder", folder.display()))
-            .part("expected", "a model folder of `lare train`: the engine batches those alone")
-            .hint("ask it with `lare ask --model`, or leave --model out for the built-in model"));
-    }
-    let assistant = assistant(model.as_deref())?;
-    let name = serve.name.clone().unwrap_or_else(|| served_name(assistant.name()));
-    let settings =
-        Settings { name, text_reasoning_tokens: model.is_none().then_some(TEXT_REASONING_TOKENS), ..settings };
+    let Served { engine, name, text_reasoning_tokens } = served(serve, messages)?;
+    let name = serve.name.clone().unwrap_or(name);
+    let settings = Settings { name, text_reasoning_tokens, ..settings };
     let name = settings.name.clone();
-    let engine = engine(assistant, serve)?;
     let server = Server::new(engine, settings)?;
     let closing = super::listen()?;
     let mut said = Ok(());
@@ -56,7 +48,33 @@ pub fn run(serve: &Serve, messages: &Messages) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-fn engine(assistant: Assistant, serve: &Serve) -> Result<Arc<Engine>, Failure> {
+/// A model that is ready to be asked.
+struct Served {
+    engine: Arc<Engine>,
+    /// Its name by default.
+    name: String,
+    /// Of the shipped model, what reasoning in text takes.
+    text_reasoning_tokens: Option<f64>,
+}
+
+/// Loads what is served: a published model, with its adapter, or one of ours.
+fn served(serve: &Serve, messages: &Messages) -> Result<Served, Failure> {
+    let model = serve.model.as_deref().map(hub::folder).transpose()?;
+    if let Some(folder) = model.as_deref().filter(|folder| generate::is_for(folder)) {
+        let adapter = serve.adapter.as_deref().map(generate::open_adapter).transpose()?;
+        let generator = generate::load(folder, serve.dtype.map(Into::into), adapter.as_ref(), messages)?;
+        let id = serve.model.as_deref().and_then(hub::id_of);
+        let name = published_name(id.unwrap_or(&generator.name));
+        return Ok(Served { engine: engine(generator, serve)?, name, text_reasoning_tokens: None });
+    }
+    super::ask::refuse_what_pretrained_models_have(serve.dtype, serve.adapter.as_deref())?;
+    let assistant = assistant(model.as_deref())?;
+    let name = served_name(assistant.name());
+    let text_reasoning_tokens = model.is_none().then_some(TEXT_REASONING_TOKENS);
+    Ok(Served { engine: engine(assistant, serve)?, name, text_reasoning_tokens })
+}
+
+fn engine(model: impl Model, serve: &Serve) -> Result<Arc<Engine>, Failure> {
     let given = &serve.limits;
     let limits = engine::Limits {
         queue: given.queue,
@@ -65,7 +83,7 @@ fn engine(assistant: Assistant, serve: &Serve) -> Result<Arc<Engine>, Failure> {
         cache_bytes: given.cache << 20,
         picture_bytes: given.picture_cache << 20,
     };
-    Ok(Arc::new(Engine::start(Arc::new(assistant), limits)?))
+    Ok(Arc::new(Engine::start(Arc::new(model), limits)?))
 }
 
 /// What the flags say; the name follows from the model.
@@ -86,7 +104,8 @@ fn settings(serve: &Serve) -> Settings {
         drain_time: seconds(given.drain_timeout),
         ..Limits::default()
     };
-    Settings { cors: serve.cors.clone(), image_urls: serve.allow_image_urls, limits, ..Settings::new("") }
+    let (cors, hosts) = (serve.cors.clone(), serve.allow_host.clone());
+    Settings { cors, hosts, image_urls: serve.allow_image_urls, limits, ..Settings::new("") }
 }
 
 /// Keys of the file and of the environment. A file without any would leave the server open, against what was meant.

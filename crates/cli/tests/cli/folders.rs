@@ -88,7 +88,7 @@ impl Source for MadeUp {
 }
 
 /// An adapter of made-up weights.
-fn write_adapter(base: &Path, to: &Path) {
+pub fn write_adapter(base: &Path, to: &Path) {
     let settings = Refocus {
         thinking: Thinking::Refocus,
         choice: Choice::Best,

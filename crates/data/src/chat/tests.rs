@@ -128,15 +128,15 @@ fn decoding_in_pieces_is_decoding_at_once_and_never_later_than_the_reference_str
         for one in golden(folder)["decodes"].as_array().unwrap() {
             let (ids, text) = (numbers::<u32>(&one["ids"]), one["text"].as_str().unwrap());
             assert_eq!(chat.tokenizer().decode(&ids), text, "{folder}");
-            let (mut decoder, mut given, mut expected) = (chat.decoder(), String::new(), 0);
+            let (mut decoder, mut given, mut expected) = (Decoder::default(), String::new(), 0);
             for (&id, piece) in ids.iter().zip(one["pieces"].as_array().unwrap()) {
-                given.push_str(&decoder.push(id));
+                given.push_str(&decoder.push(chat.tokenizer(), id));
                 expected += piece.as_str().unwrap().len();
                 assert!(text.starts_with(&given), "{folder}: {given:?} of {text:?}");
                 // The reference gives a replacement character as soon as another character follows it.
                 assert!(given.len() >= expected, "{folder}: {given:?} of {text:?}");
             }
-            assert_eq!(given + &decoder.finish(), text, "{folder}");
+            assert_eq!(given + &decoder.finish(chat.tokenizer()), text, "{folder}");
         }
     }
 }
@@ -150,9 +150,9 @@ fn any_ids_decode_in_pieces_to_what_they_decode_to_at_once() {
     for tokenizer in tokenizers.iter().chain([&spelled]) {
         for _ in 0..300 {
             let ids: Vec<u32> = (0..random(40)).map(|_| random(tokenizer.vocab_size() + 2) as u32).collect();
-            let mut decoder = tokenizer.decoder();
-            let mut text: String = ids.iter().map(|&id| decoder.push(id)).collect();
-            text += &decoder.finish();
+            let mut decoder = Decoder::default();
+            let mut text: String = ids.iter().map(|&id| decoder.push(tokenizer, id)).collect();
+            text += &decoder.finish(tokenizer);
             assert_eq!(text, tokenizer.decode(&ids), "{ids:?}");
         }
     }

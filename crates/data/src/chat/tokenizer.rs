@@ -197,12 +197,6 @@ impl FolderTokenizer {
         self.inner.decode(ids, true).unwrap_or_default()
     }
 
-    /// Decodes ids as they come.
-    #[must_use]
-    pub fn decoder(&self) -> Decoder<'_> {
-        Decoder { tokenizer: self, window: Vec::new(), given: 0, chunk: 0, bytes: false }
-    }
-
     /// The added tokens.
     pub(super) fn control(&self) -> &Tokens {
         &self.control
@@ -224,21 +218,21 @@ impl FolderTokenizer {
     }
 }
 
-/// Decodes ids as they come: never half a character, and all pieces joined are [`FolderTokenizer::decode`] of all ids.
+/// Decodes ids as they come: never half a character, and all pieces joined are [`FolderTokenizer::decode`] of all ids. All of
+/// an answer must go through one tokenizer.
 ///
 /// ```no_run
-/// # use lare_data::chat::Chat;
+/// # use lare_data::chat::{Chat, Decoder};
 /// # let chat = Chat::from_folder("model".as_ref())?;
-/// let mut decoder = chat.decoder();
-/// let mut answer = String::new();
+/// let (mut decoder, mut answer) = (Decoder::default(), String::new());
 /// for id in [9707, 11, 1879] {
-///     answer.push_str(&decoder.push(id)); // often empty: half a character is kept back
+///     answer.push_str(&decoder.push(chat.tokenizer(), id)); // often empty: half a character is kept back
 /// }
-/// answer.push_str(&decoder.finish());
+/// answer.push_str(&decoder.finish(chat.tokenizer()));
 /// # Ok::<(), lare_data::chat::ChatError>(())
 /// ```
-pub struct Decoder<'a> {
-    tokenizer: &'a FolderTokenizer,
+#[derive(Clone, Debug, Default)]
+pub struct Decoder {
     /// The ids of the last piece, which decide whether the next begins with a space, and all ids after it.
     window: Vec<u32>,
     /// How many bytes of the window's text have been given.
@@ -250,15 +244,15 @@ pub struct Decoder<'a> {
     bytes: bool,
 }
 
-impl Decoder<'_> {
+impl Decoder {
     /// Takes the next id and gives the text that is now certain.
-    pub fn push(&mut self, id: u32) -> String {
+    pub fn push(&mut self, tokenizer: &FolderTokenizer, id: u32) -> String {
         self.window.push(id);
-        self.bytes = self.tokenizer.shown(id).map_or(self.bytes, |token| is_byte(&token));
+        self.bytes = tokenizer.shown(id).map_or(self.bytes, |token| is_byte(&token));
         if self.bytes {
             return String::new();
         }
-        let text = self.tokenizer.decode(&self.window);
+        let text = tokenizer.decode(&self.window);
         // What ends in the middle of a character ends in this one, and so may what is complete.
         let certain = text.trim_end_matches(REPLACEMENT).len();
         let piece = text.get(self.given..certain).unwrap_or_default().to_owned();
@@ -269,15 +263,16 @@ impl Decoder<'_> {
         if certain == text.len() {
             self.window.drain(..self.chunk);
             self.chunk = self.window.len();
-            self.given = self.tokenizer.decode(&self.window).len();
+            self.given = tokenizer.decode(&self.window).len();
         }
         piece
     }
 
-    /// The text that was kept back: what an answer that ends in the middle of a character decodes to.
-    #[must_use]
-    pub fn finish(self) -> String {
-        self.tokenizer.decode(&self.window).get(self.given..).unwrap_or_default().to_owned()
+    /// The text that was kept back: what an answer that ends in the middle of a character decodes to. After it nothing is.
+    pub fn finish(&mut self, tokenizer: &FolderTokenizer) -> String {
+        let rest = tokenizer.decode(&self.window).get(self.given..).unwrap_or_default().to_owned();
+        *self = Self::default();
+        rest
     }
 }
 

@@ -1,19 +1,19 @@
 //! The engine's thread: who is admitted, whose picture is encoded, and pass after pass.
 
-use super::pictures::{Found, Key, Pictures, key_of};
+use super::grounds::{Arrived, Grounds};
 use super::pool::Pool;
 use super::stats::{Counters, ROWS};
 use super::{Answered, Failure, Limits, Request, Sink, Update};
+use crate::Result;
 use crate::advance::{News, advance, guarded};
-use crate::draw;
-use crate::session::{Finish, encode, grid, ground};
-use crate::talk::{Draft, Talk, cells_of};
-use crate::{Assistant, Result};
-use lare_data::{Picture, Prepared, prepare};
+use crate::model::{Key, Model, Prepared, Speaking};
+use crate::places::{Places, on_cells};
+use crate::session::Finish;
+use crate::talk::{Draft, Talk};
+use lare_data::Picture;
 use lare_model::cache::Slab;
 use lare_model::{Conversation, Ground};
 use lare_trace::Grid;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ const NAP: Duration = Duration::from_millis(20);
 
 /// A request that was accepted.
 pub(super) struct Job {
-    pub draft: Draft<'static>,
+    pub draft: Box<Draft<'static>>,
     pub request: Request,
     pub sink: Sink,
     pub gone: Arc<AtomicBool>,
@@ -42,24 +42,33 @@ impl Job {
     }
 }
 
-/// What the thread is told.
-pub(super) enum Note {
+/// What the engine's owner tells its thread.
+pub(super) enum Call {
     /// One more request.
     Job(Box<Job>),
-    /// The picture of a request is ready to be encoded, or known.
-    Prepared { id: u64, key: Key, grid: Grid, prepared: Box<Prepared> },
-    /// A picture was encoded.
-    Encoded { key: Key, ground: Result<Arc<Ground>> },
-    /// The picture of a request could not be prepared.
-    Unprepared { id: u64, reason: String },
     /// No more requests come.
     Close,
 }
 
+/// Pictures that are ready to be encoded, by their keys.
+type Ready<M> = Vec<(Key, Prepared<<M as Model>::Form>)>;
+
+/// What the thread is told.
+pub(super) enum Note<M: Model> {
+    /// By its owner.
+    Call(Call),
+    /// The pictures of a request are ready to be encoded, or cannot be.
+    Prepared { id: u64, pictures: std::result::Result<Ready<M>, String> },
+    /// A picture was encoded.
+    Seen { key: Key, seen: std::result::Result<Arc<M::Seen>, String> },
+    /// What conversations go on from was made.
+    Ground { key: Key, ground: std::result::Result<Arc<Ground>, String> },
+}
+
 /// Where an admitted request stands.
 enum Stage {
-    /// Its picture is being prepared or encoded.
-    Seeing { draft: Draft<'static>, slab: Slab },
+    /// Its pictures are being prepared or encoded.
+    Seeing { draft: Box<Draft<'static>>, slab: Slab },
     /// It is under way.
     Talking(Box<Talk<'static>>),
 }
@@ -71,8 +80,10 @@ struct Guest {
     gone: Arc<AtomicBool>,
     request: Request,
     stage: Option<Stage>,
-    grid: Option<Grid>,
-    slab_bytes: usize,
+    /// Of each picture, how its cells lie on it.
+    places: Vec<Places>,
+    /// Bytes of keys and values that are reserved for it.
+    bytes: usize,
     accepted: Instant,
     begun: Instant,
     first_token: Option<Duration>,
@@ -86,39 +97,34 @@ enum End {
 }
 
 /// The thread's state.
-pub(super) struct Scheduler {
-    assistant: Arc<Assistant>,
+pub(super) struct Scheduler<M: Model> {
+    model: Arc<M>,
     limits: Limits,
     counters: Arc<Counters>,
-    notes: Receiver<Note>,
-    sender: Sender<Note>,
+    notes: Receiver<Note<M>>,
     waiting: VecDeque<Job>,
     guests: Vec<Guest>,
-    pictures: Pictures,
-    /// Encodes pictures beside the passes.
-    encoders: ThreadPool,
+    grounds: Grounds<M>,
     pool: Pool,
     next_id: u64,
     closing: bool,
 }
 
-impl Scheduler {
+impl<M: Model> Scheduler<M> {
     pub(super) fn new(
-        assistant: Arc<Assistant>,
+        model: Arc<M>,
         limits: Limits,
         counters: Arc<Counters>,
-        (sender, notes): (Sender<Note>, Receiver<Note>),
+        (sender, notes): (Sender<Note<M>>, Receiver<Note<M>>),
     ) -> std::io::Result<Self> {
         Ok(Self {
-            assistant,
+            grounds: Grounds::new(model.clone(), limits.picture_bytes, counters.clone(), sender)?,
+            model,
             limits,
             counters,
             notes,
-            sender,
             waiting: VecDeque::new(),
             guests: Vec::new(),
-            pictures: Pictures::new(limits.picture_bytes),
-            encoders: ThreadPoolBuilder::new().build().map_err(std::io::Error::other)?,
             pool: Pool::new(limits.cache_bytes),
             next_id: 0,
             closing: false,
@@ -156,18 +162,30 @@ impl Scheduler {
         }
     }
 
-    fn take(&mut self, note: Note) {
+    fn take(&mut self, note: Note<M>) {
         match note {
-            Note::Job(job) => self.waiting.push_back(*job),
-            Note::Close => self.closing = true,
-            Note::Prepared { id, key, grid, prepared } => self.prepared(id, key, grid, *prepared),
-            Note::Unprepared { id, reason } => self.fail(&[id], &reason),
-            Note::Encoded { key, ground } => {
-                let ids = self.pictures.arrived(key, ground.as_ref().ok());
-                match ground {
-                    Ok(ground) => ids.into_iter().for_each(|id| self.begin(id, &ground)),
-                    Err(error) => self.fail(&ids, &error.to_string()),
-                }
+            Note::Call(Call::Job(job)) => self.waiting.push_back(*job),
+            Note::Call(Call::Close) => self.closing = true,
+            Note::Prepared { id, pictures: Ok(pictures) } => self.prepared(id, pictures),
+            Note::Prepared { id, pictures: Err(reason) } => self.fail(id, &reason),
+            Note::Seen { key, seen } => {
+                let guests = &self.guests;
+                let failed = self.grounds.seen(key, seen, &|id| guests.iter().any(|guest| guest.id == id));
+                failed.into_iter().for_each(|arrived| self.arrived(arrived));
+            }
+            Note::Ground { key, ground } => {
+                let arrived = self.grounds.arrived(key, ground);
+                self.arrived(arrived);
+            }
+        }
+    }
+
+    /// Those who wait for a ground begin, or fail with it.
+    fn arrived(&mut self, Arrived { requests, ground }: Arrived) {
+        for id in requests {
+            match &ground {
+                Ok(ground) => self.begin(id, ground),
+                Err(reason) => self.fail(id, reason),
             }
         }
     }
@@ -206,8 +224,7 @@ impl Scheduler {
     fn admit(&mut self) {
         while self.guests.len() < self.limits.rows.max(1) {
             let Some(job) = self.waiting.front() else { return };
-            let slots = job.draft.most_slots(self.assistant.config());
-            let slab = match self.pool.rent(&self.assistant, slots) {
+            let slab = match self.pool.rent(&*self.model, &job.draft) {
                 Ok(None) => return,
                 Ok(Some(slab)) => Ok(slab),
                 Err(error) => Err(error),
@@ -230,74 +247,48 @@ impl Scheduler {
         let Job { draft, request, sink, gone, accepted } = job;
         let id = self.next_id;
         self.next_id += 1;
-        let picture = request.pictures.first().cloned();
-        let slab_bytes = slab.bytes();
+        let (bytes, pictures) = (Pool::bytes_for(&*self.model, &draft), request.pictures.clone());
         let stage = Some(Stage::Seeing { draft, slab });
-        let begun = Instant::now();
-        self.guests.push(Guest {
-            id,
-            sink,
-            gone,
-            request,
-            stage,
-            grid: None,
-            slab_bytes,
-            accepted,
-            begun,
-            first_token: None,
-        });
+        let (begun, first_token, places) = (Instant::now(), None, Vec::new());
+        self.guests.push(Guest { id, sink, gone, request, stage, places, bytes, accepted, begun, first_token });
         self.changed();
-        let (assistant, sender) = (self.assistant.clone(), self.sender.clone());
-        self.encoders.spawn(move || {
-            let note = match guarded(|| Ok(picture.map(|picture| prepared_note(&assistant, id, &picture)))) {
-                Ok(Some(note)) => note,
-                Ok(None) => Note::Unprepared { id, reason: "a request without a picture".into() },
-                Err(error) => Note::Unprepared { id, reason: error.to_string() },
-            };
-            drop(sender.send(note)); // nobody listens when the engine is gone
+        self.grounds.beside(move |model| {
+            let pictures = guarded(|| pictures.iter().map(|picture| ready(model, picture)).collect());
+            Note::Prepared { id, pictures: pictures.map_err(|error| error.to_string()) }
         });
     }
 
-    /// Begins with a request whose picture is known, or has it encoded.
-    fn prepared(&mut self, id: u64, key: Key, grid: Grid, prepared: Prepared) {
+    /// Begins with a request whose ground is known, or has it made.
+    fn prepared(&mut self, id: u64, pictures: Ready<M>) {
         let Some(guest) = self.guests.iter_mut().find(|guest| guest.id == id) else { return };
-        guest.grid = Some(grid);
-        match self.pictures.find(key, id) {
-            Found::Known(ground) => {
-                self.counters.count(|stats| stats.picture_hits += 1);
-                self.begin(id, &ground);
-            }
-            Found::Awaited => self.counters.count(|stats| stats.picture_hits += 1),
-            Found::Unknown => {
-                self.counters.count(|stats| stats.picture_misses += 1);
-                let (assistant, sender) = (self.assistant.clone(), self.sender.clone());
-                self.encoders.spawn(move || {
-                    let ground = guarded(|| Ok(Arc::new(ground(&assistant, &encode(&assistant, &prepared)?)?)));
-                    drop(sender.send(Note::Encoded { key, ground })); // nobody listens when the engine is gone
-                });
-            }
+        let Some(Stage::Seeing { draft, .. }) = &guest.stage else { return };
+        let split = pictures.into_iter().map(|(key, Prepared { form, places })| ((key, form), places));
+        let (forms, places): (Vec<_>, Vec<_>) = split.unzip();
+        guest.places = places;
+        if let Some(ground) = self.grounds.find(id, &draft.first, forms) {
+            self.begin(id, &ground);
         }
     }
 
-    /// The picture of a request is there: it begins to read.
+    /// What a request goes on from is there: it begins to read.
     fn begin(&mut self, id: u64, ground: &Arc<Ground>) {
         let Some(guest) = self.guests.iter_mut().find(|guest| guest.id == id) else { return };
         let Some(Stage::Seeing { draft, slab }) = guest.stage.take() else { return };
         match Conversation::new(ground.clone(), slab) {
-            Ok(conversation) => guest.stage = Some(Stage::Talking(Box::new(Talk::new(draft, conversation)))),
-            Err(error) => self.fail(&[id], &error.to_string()),
+            Ok(conversation) => {
+                guest.stage = Some(Stage::Talking(Box::new(Talk::new(&*self.model, *draft, conversation))));
+            }
+            Err(error) => self.fail(id, &error.to_string()),
         }
     }
 
-    fn fail(&mut self, ids: &[u64], reason: &str) {
-        for id in ids {
-            self.end(*id, End::Failed(Failure::Broken { reason: reason.to_owned() }));
-        }
+    fn fail(&mut self, id: u64, reason: &str) {
+        self.end(id, End::Failed(Failure::Broken { reason: reason.to_owned() }));
     }
 
     /// One pass of all that are under way.
     fn pass(&mut self) {
-        let (started, assistant) = (Instant::now(), self.assistant.clone());
+        let (started, model) = (Instant::now(), self.model.clone());
         let (mut places, mut talks) = (Vec::new(), Vec::new());
         for (place, guest) in self.guests.iter_mut().enumerate() {
             if let Some(Stage::Talking(talk)) = &mut guest.stage {
@@ -308,7 +299,7 @@ impl Scheduler {
         if talks.is_empty() {
             return;
         }
-        let all = advance(&assistant, &mut talks, MOST_WORDS);
+        let all = advance(&*model, &mut talks, MOST_WORDS);
         let (rows, micros) = (places.len(), started.elapsed().as_micros() as u64);
         self.counters.count(|stats| {
             stats.passes += 1;
@@ -321,7 +312,7 @@ impl Scheduler {
         for (place, news) in places.into_iter().zip(all) {
             let guest = &mut self.guests[place];
             let end = match news {
-                Ok(news) => guest.tell(&self.assistant, news, &mut drawings, &self.counters),
+                Ok(news) => guest.tell(&*self.model, news, &mut drawings, &self.counters),
                 Err(error) => Some(End::Failed(Failure::Broken { reason: error.to_string() })),
             };
             ends.extend(end.map(|end| (guest.id, end)));
@@ -340,7 +331,7 @@ impl Scheduler {
         if thoughts.is_empty() {
             return Vec::new();
         }
-        let drawn = guarded(|| draw::thoughts(&self.assistant, &thoughts, DRAWING_SEED)).unwrap_or_default();
+        let drawn = guarded(|| self.model.draw(&thoughts, DRAWING_SEED)).unwrap_or_default();
         drawn.into_iter().map(|d| Some(Picture { width: d.side, height: d.side, rgb: d.rgb })).collect()
     }
 
@@ -349,9 +340,9 @@ impl Scheduler {
         let Some(place) = self.guests.iter().position(|guest| guest.id == id) else { return };
         let mut guest = self.guests.remove(place);
         match guest.stage.take() {
-            Some(Stage::Seeing { slab, .. }) => self.pool.give_back(slab),
-            Some(Stage::Talking(talk)) => self.pool.give_back(talk.conversation.into_slab()),
-            None => self.pool.lose(guest.slab_bytes),
+            Some(Stage::Seeing { slab, .. }) => self.pool.give_back(slab, guest.bytes),
+            Some(Stage::Talking(talk)) => self.pool.give_back(talk.conversation.into_slab(), guest.bytes),
+            None => self.pool.lose(guest.bytes),
         }
         self.counters.count(|stats| match &end {
             End::Answered => stats.answered += 1,
@@ -369,24 +360,22 @@ impl Scheduler {
     fn changed(&self) {
         self.counters.set_running(self.guests.len());
         self.counters.count(|stats| {
-            (stats.picture_bytes, stats.cache_bytes) = (self.pictures.bytes(), self.pool.rented());
+            (stats.picture_bytes, stats.cache_bytes) = (self.grounds.bytes(), self.pool.rented());
         });
     }
 }
 
-/// What is said of a picture before it is encoded.
-fn prepared_note(assistant: &Assistant, id: u64, picture: &Picture) -> Note {
-    let vision = &assistant.config().vision;
-    let prepared = prepare(picture, vision.cell_px, vision.max_cells);
-    let grid = grid(assistant.config(), picture, &prepared);
-    Note::Prepared { id, key: key_of(&prepared), grid, prepared: Box::new(prepared) }
+/// A picture as it is encoded, with its key.
+fn ready<M: Model>(model: &M, picture: &Picture) -> Result<(Key, Prepared<M::Form>)> {
+    let prepared = model.prepare(picture)?;
+    Ok((model.key_of(&prepared.form), prepared))
 }
 
 impl Guest {
     /// Passes news on, and gives how the request ends, if it does.
     fn tell(
         &mut self,
-        assistant: &Assistant,
+        model: &dyn Speaking,
         news: Vec<News>,
         drawings: &mut dyn Iterator<Item = Option<Picture>>,
         counters: &Counters,
@@ -396,14 +385,16 @@ impl Guest {
                 News::Looked(look) => {
                     counters.count(|stats| stats.latent_steps += 1);
                     let drawing = if self.request.draw { drawings.next().flatten() } else { None };
-                    (self.sink)(Update::Look { look, grids: self.grid.into_iter().collect(), drawing })
+                    let look = Box::new(on_cells(&self.places, *look));
+                    let grids = self.grids().collect();
+                    (self.sink)(Update::Look { look, grids, drawing })
                 }
                 News::Said(text) => {
                     self.first_token.get_or_insert_with(|| self.accepted.elapsed());
                     (self.sink)(Update::Text(text))
                 }
                 News::Done(finish) => {
-                    if let Some(answered) = self.answered(assistant, finish) {
+                    if let Some(answered) = self.answered(model, finish) {
                         counters.count(|stats| {
                             stats.text_tokens += answered.usage.text_tokens as u64;
                             stats.prefill_positions += answered.prompt_tokens as u64;
@@ -420,17 +411,22 @@ impl Guest {
         None
     }
 
-    fn answered(&mut self, assistant: &Assistant, finish: Finish) -> Option<Answered> {
+    /// How the cells of each picture lie on it.
+    fn grids(&self) -> impl Iterator<Item = Grid> {
+        self.places.iter().map(|places| places.grid)
+    }
+
+    fn answered(&mut self, model: &dyn Speaking, finish: Finish) -> Option<Answered> {
+        let grids = self.grids().collect();
         let Some(Stage::Talking(talk)) = &mut self.stage else { return None };
-        let cells = cells_of(talk.conversation.ground());
         let total = self.accepted.elapsed();
         Some(Answered {
             text: std::mem::take(&mut talk.said),
             finish,
             stopped: talk.stopped,
-            usage: talk.usage(assistant.config(), cells),
-            prompt_tokens: talk.prompt_positions(assistant.config(), cells),
-            grids: self.grid.into_iter().collect(),
+            usage: talk.usage(model),
+            prompt_tokens: talk.prompt_positions(),
+            grids,
             queued: self.begun.duration_since(self.accepted),
             first_token: self.first_token.unwrap_or(total),
             total,

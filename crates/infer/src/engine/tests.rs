@@ -1,6 +1,10 @@
 //! What is promised to the callers of an engine.
 
+#[cfg(test)]
+mod pretrained;
+
 use super::*;
+use crate::generator::question;
 use crate::options::Steps;
 use crate::talk::FAULT;
 use crate::{Batch, LookReport, Question, Sampling, session, tiny};
@@ -31,11 +35,11 @@ impl Came {
 }
 
 fn request(picture: &Arc<Picture>, text: &str, options: Options) -> Request {
-    let content = Content::Parts(vec![Part::Picture, Part::Text(text.to_owned())]);
     Request {
-        messages: vec![Message { role: Role::User, content }],
+        messages: vec![question(1, text)],
         pictures: vec![picture.clone()],
         options,
+        most_steps: usize::MAX,
         stop: Vec::new(),
         replace: None,
         draw: false,
@@ -251,8 +255,9 @@ fn who_is_gone_or_late_is_not_answered() {
 fn a_request_waits_until_its_keys_and_values_fit_and_smaller_ones_do_not_overtake_it() {
     let assistant = tiny::assistant();
     let room = |tokens| {
-        let draft = Draft::new(&assistant, "cat", Options { max_tokens: tokens, ..options(6) }, 1).unwrap();
-        Pool::bytes_for(&assistant, draft.most_slots(assistant.config()))
+        let options = Options { max_tokens: tokens, ..options(6) };
+        let draft = Draft::new(&assistant, &[question(1, "cat")], &[Size::of(&picture(3))], options).unwrap();
+        Pool::bytes_for(&assistant, &draft)
     };
     let (small, large) = (room(1), room(1000));
     assert!(small < large);
@@ -304,6 +309,18 @@ fn what_replaces_thoughts_is_what_the_looks_tell() {
 }
 
 #[test]
+fn steps_that_are_the_models_to_choose_end_at_the_callers_limit() {
+    let engine = engine(Limits::default());
+    let looks = |steps, most_steps| {
+        let request = Request { most_steps, ..request(&picture(3), "cat", Options { steps, ..options(0) }) };
+        ask(&engine, request).looks.len()
+    };
+    let auto = Steps::Auto { threshold: 1.0 };
+    assert_eq!([looks(auto, usize::MAX), looks(auto, 2), looks(auto, 0)], [6, 2, 0]);
+    assert_eq!(looks(Steps::Fixed(3), 2), 3, "a number is for the caller to refuse");
+}
+
+#[test]
 fn a_request_that_can_never_be_answered_is_refused_by_its_field() {
     let engine = engine(Limits::default());
     let refused = |request| match send(&engine, request) {
@@ -316,6 +333,8 @@ fn a_request_that_can_never_be_answered_is_refused_by_its_field() {
     let (field, _) = refused(request(&picture, " ", options(1)));
     assert_eq!(field, "messages");
     let two = Request { pictures: vec![picture.clone(), picture.clone()], ..request(&picture, "cat", options(1)) };
-    assert!(refused(two).1.contains("one picture, got 2"));
-    assert_eq!(engine.stats().refused_bad, 3);
+    assert!(refused(two).1.contains("at most 1 pictures, got 2"));
+    let none = Request { pictures: Vec::new(), ..request(&picture, "cat", options(1)) };
+    assert!(refused(none).1.contains("one picture"));
+    assert_eq!(engine.stats().refused_bad, 4);
 }

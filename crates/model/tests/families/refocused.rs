@@ -265,7 +265,7 @@ fn the_nearest_words_are_those_of_a_search_through_the_whole_vocabulary() {
         let unit = |x: &Tensor| x.broadcast_div(&x.sqr().unwrap().sum_keepdim(1).unwrap().sqrt().unwrap()).unwrap();
         let expected = unit(&thoughts).matmul(&unit(&words).t().unwrap()).unwrap();
         for _ in 0..2 {
-            let got = model.nearest_words(&thoughts).unwrap();
+            let got = model.language().nearest_words(&thoughts).unwrap();
             assert_eq!(got.dims(), [2, count]);
             assert!(far(&got, &expected) < 1e-5, "{}: {}", case.name, far(&got, &expected));
         }

@@ -2,13 +2,17 @@ use super::*;
 use serde_json::{Value, json};
 
 fn about() -> About {
-    About { name: "nano".into(), max_steps: 8, pictures: 2, can_draw: true }
+    About { name: "nano".into(), max_steps: 8, pictures: 2, can_draw: true, answer_tokens: None }
 }
 
 fn asked(body: Value) -> Result<Asked, Problem> {
+    asked_of(&about(), body)
+}
+
+fn asked_of(about: &About, body: Value) -> Result<Asked, Problem> {
     let limits = Limits { tokens: 100, steps: 6, ..Limits::default() };
     let (request, _) = read(body.to_string().as_bytes())?;
-    understand(request, "lare-nano", &about(), &limits)
+    understand(request, "lare-nano", about, &limits)
 }
 
 fn with(fields: Value) -> Value {
@@ -40,7 +44,7 @@ fn a_conversation_keeps_its_order() {
 #[test]
 fn what_is_left_out_has_its_default() {
     let asked = asked(with(json!({}))).unwrap();
-    assert_eq!(asked.options, Options { max_tokens: 100, ..Options::default() });
+    assert_eq!(asked.options, Options { max_tokens: 100, nearest_words: 0, ..Options::default() });
     assert_eq!((asked.wanted, asked.replace, asked.stop), (Wanted::default(), None, Vec::new()));
 }
 
@@ -51,6 +55,29 @@ fn more_tokens_than_there_may_be_are_cut_and_the_new_name_wins() {
     assert_eq!(tokens(json!({ "max_tokens": 7 })), 7);
     assert_eq!(tokens(json!({ "max_tokens": 7, "max_completion_tokens": 9 })), 9);
     assert_eq!(tokens(json!({ "max_completion_tokens": u64::MAX })), 100);
+}
+
+#[test]
+fn a_model_says_how_long_its_answers_are_where_nobody_asks() {
+    let tokens =
+        |answer_tokens, fields| asked_of(&About { answer_tokens, ..about() }, with(fields)).unwrap().options.max_tokens;
+    assert_eq!([tokens(Some(30), json!({})), tokens(Some(3000), json!({})), tokens(Some(0), json!({}))], [30, 100, 1]);
+    assert_eq!(tokens(Some(30), json!({ "max_tokens": 40 })), 40);
+}
+
+#[test]
+fn of_a_model_without_latent_steps_none_are_traced_or_replaced() {
+    let plain = About { max_steps: 0, can_draw: false, ..about() };
+    let refused = |lare: Value| asked_of(&plain, with(json!({ "lare": lare }))).unwrap_err();
+    for (lare, field) in [
+        (json!({ "trace": true }), "lare.trace"),
+        (json!({ "trace": true, "drawings": true }), "lare.drawings"),
+        (json!({ "intervention": "noise" }), "lare.intervention"),
+    ] {
+        let problem = refused(lare);
+        assert_eq!((problem.status.as_u16(), problem.param.as_deref()), (400, Some(field)));
+    }
+    assert!(asked_of(&plain, with(json!({ "lare": { "steps": "auto", "trace": false } }))).is_ok());
 }
 
 #[test]

@@ -117,6 +117,7 @@ function chooseModel(model) {
   find("steps").replaceChildren(...options);
   find("steps").value = options.some((option) => option.value === before) ? before : "auto";
   find("settings").hidden = most === 0;
+  view.showEyes(sees(model), most > 0);
   const select = document.getElementById("model");
   if (select) select.value = model.id;
   showSettings();
@@ -207,18 +208,34 @@ function bringFrom(transfer) {
 
 // ---- Asking ----
 
-function bodyOf(entry, run, url) {
+/** Whether a model takes latent steps, so that there are looks to show and thoughts to replace. */
+function thinks(model) {
+  return model?.lare?.max_steps > 0;
+}
+
+/** Whether a model takes pictures; one that does not say so is taken to. */
+function sees(model) {
+  return model?.lare?.pictures !== 0;
+}
+
+/** What is wanted of the latent steps of a run. */
+function stepsOf(entry, run) {
   const own = entry.runs[0];
   const lare = { steps: run === own ? entry.steps : own.looks.length, trace: true, drawings: entry.model.lare?.can_draw === true };
   if (lare.steps === "auto") lare.halt_threshold = entry.threshold;
   if (run.intervention) lare.intervention = run.intervention;
+  return lare;
+}
+
+function bodyOf(entry, run, url) {
+  const picture = url ? [{ type: "image_url", image_url: { url } }] : [];
   return {
     model: entry.model.id,
-    messages: [{ role: "user", content: [{ type: "image_url", image_url: { url } }, { type: "text", text: entry.question }] }],
+    messages: [{ role: "user", content: [...picture, { type: "text", text: entry.question }] }],
     stream: true,
     stream_options: { include_usage: true },
     temperature: 0,
-    lare,
+    ...(thinks(entry.model) ? { lare: stepsOf(entry, run) } : {}),
   };
 }
 
@@ -231,12 +248,13 @@ async function askNow() {
   if (state.busy || state.waiting) return;
   clearTrouble();
   const question = find("question").value.trim();
-  if (!state.picture) return need("A picture is missing", "Drop one, paste one, or take the sample.", find("file"));
-  if (!question) return need("A question is missing", "Write what you want to know about the picture.", find("question"));
   if (!state.model && !(await ready())) return;
+  const looked = sees(state.model);
+  if (looked && !state.picture) return need("A picture is missing", "Drop one, paste one, or take the sample.", find("file"));
+  if (!question) return need("A question is missing", "Write what you want to know.", find("question"));
   const steps = find("steps").value;
   const entry = {
-    picture: state.picture,
+    picture: looked ? state.picture : null,
     question,
     model: state.model,
     steps: steps === "auto" ? "auto" : Number(steps),
@@ -254,7 +272,7 @@ function keep(entry) {
   state.entries = all.slice(-MOST_ENTRIES);
   state.entry = entry;
   for (const { picture } of all.slice(0, -MOST_ENTRIES)) {
-    if (!state.entries.some((kept) => kept.picture === picture)) URL.revokeObjectURL(picture.url);
+    if (picture && !state.entries.some((kept) => kept.picture === picture)) URL.revokeObjectURL(picture.url);
   }
 }
 
@@ -315,10 +333,10 @@ async function answer(entry, run, waits = 0) {
   state.busy = { run, controller };
   showBusy();
   showAll();
-  say("Looking at the picture.");
+  say(entry.picture ? "Looking at the picture." : "Reading the question.");
   const started = performance.now();
   try {
-    const url = await dataUrl(entry.picture);
+    const url = entry.picture ? await dataUrl(entry.picture) : null;
     const body = bodyOf(entry, run, url);
     run.request = withoutPicture(body, entry.picture);
     await withKey(() => ask({ body, key: sessionStorage.getItem(KEY), signal: controller.signal, on: listener(run, started) }));
@@ -338,7 +356,7 @@ function concluded(entry, run, waits) {
   if (run.status === "failed") return failed(entry, run, waits);
   if (run.status === "stopped") return say("Stopped.");
   const test = run === entry.runs[0] ? "Answer" : view.TESTS.find(({ name }) => name === run.intervention).kind;
-  say(`${test}: ${run.text.trim() || "nothing"}. ${run.looks.length} looks.`);
+  say(`${test}: ${run.text.trim() || "nothing"}.${thinks(entry.model) ? ` ${run.looks.length} looks.` : ""}`);
 }
 
 /** What comes of an answer, put where it belongs; only the shown run is drawn. */
@@ -443,6 +461,7 @@ async function ready() {
 
 /** The request as it was sent, with the picture's hash in the place of its bytes. */
 function withoutPicture(body, picture) {
+  if (!picture) return body;
   const { sha256, bytes, width, height } = picture;
   const [message] = body.messages;
   const content = message.content.map((part) => (part.type === "image_url" ? { type: "image_url", image_url: { sha256, bytes, media_type: picture.blob.type, width, height } } : part));
@@ -509,7 +528,7 @@ function listen() {
     await bringSample();
     find("question").value = button.textContent;
     fit(find("question"));
-    if (state.picture) askNow();
+    if (state.picture || !sees(state.model)) askNow();
   });
   on("place", "input", ({ target }) => pick(Number(target.value) - 1));
   on("plain", "change", ({ target }) => find("frame").classList.toggle("plain", target.checked));

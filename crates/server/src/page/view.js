@@ -72,6 +72,17 @@ export function showPicture(picture) {
 let flowing = 0;
 let onStage = null;
 
+/** What there is to do with a model: no picture for one that reads text alone, no word of looks for one that takes none. */
+export function showEyes(sees, thinks) {
+  document.querySelector("section.picture").hidden = !sees;
+  find("looks-told").hidden = !thinks;
+  find("suggestions").hidden = !sees;
+  find("suggestions-title").hidden = !sees;
+  const ask = sees ? "Ask about the picture" : "Ask";
+  find("question").placeholder = ask;
+  document.querySelector("label[for=question]").textContent = sees ? "Question about the picture" : "Question";
+}
+
 /** The look over the picture; the layer flows from the one before. */
 export function showLook(look, picture, place, count) {
   const [layer, marks] = [find("layer"), find("marks")];
@@ -331,7 +342,7 @@ export function showHistory(entries, shown, onPick) {
   const item = (entry) => {
     const own = entry.runs[0];
     const button = element("button", { type: "button", "aria-current": String(entry === shown) },
-      element("img", { src: entry.picture.url, alt: "" }),
+      ...(entry.picture ? [element("img", { src: entry.picture.url, alt: "" })] : []),
       element("span", { class: "question" }, entry.question),
       element("span", { class: "short" }, own.text.trim() || { asking: "…", waiting: "waiting", failed: "failed", stopped: "stopped" }[own.status] || "–"));
     button.addEventListener("click", () => onPick(entry));

@@ -63,7 +63,7 @@ fn a_client_that_goes_away_takes_its_request_with_it() {
 #[test]
 fn a_head_that_does_not_come_ends_the_connection() {
     let server = serve_with(|settings, _| settings.limits.head_time = Duration::from_millis(150));
-    for sent in ["", "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n"] {
+    for sent in ["", "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"] {
         let mut stream = server.connect();
         stream.write_all(sent.as_bytes()).unwrap();
         let (begun, mut rest) = (Instant::now(), Vec::new());
@@ -72,16 +72,35 @@ fn a_head_that_does_not_come_ends_the_connection() {
     }
     // One that waits behind an answer, too.
     let mut stream = server.connect();
-    stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let (status, _) = answer_on(stream);
     assert_eq!(status, 200);
+}
+
+#[test]
+fn on_loopback_a_request_by_a_name_that_is_not_this_machines_is_refused() {
+    let server = serve_with(|settings, _| settings.hosts.push("lare.internal".into()));
+    let get = |head: &str| {
+        let mut stream = server.connect();
+        stream.write_all(format!("GET {head}\r\nconnection: close\r\n\r\n").as_bytes()).unwrap();
+        answer_on(stream)
+    };
+    for known in ["localhost", "127.0.0.1:1", "[::1]:8080", "lare.internal"] {
+        assert_eq!(get(&format!("/health HTTP/1.1\r\nhost: {known}")).0, 200, "{known}");
+    }
+    for path in ["/", "/health", "/v1/models", "/metrics", "/nowhere"] {
+        let (status, body) = get(&format!("{path} HTTP/1.1\r\nhost: evil.example:8080"));
+        assert_eq!(status, 403, "{path}");
+        assert!(body.contains("unknown_host"), "{body}");
+    }
+    assert_eq!(get("http://evil.example/health HTTP/1.1\r\nhost: localhost").0, 403);
 }
 
 #[test]
 fn a_body_that_does_not_come_is_given_up() {
     let server = serve_with(|settings, _| settings.limits.body_time = Duration::from_millis(200));
     let mut stream = server.connect();
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     stream.write_all(head.as_bytes()).unwrap();
     let (status, rest) = answer_on(stream);
     assert_eq!(status, 408, "{rest}");
@@ -92,7 +111,7 @@ fn a_body_that_does_not_come_is_given_up() {
 fn a_client_that_does_not_take_what_it_asked_for_is_cut_off() {
     let server = serve_with(|settings, _| settings.limits.write_time = Duration::from_millis(300));
     let mut stream = server.connect();
-    let request = b"GET /samples/desk.png HTTP/1.1\r\nhost: a\r\n\r\n";
+    let request = b"GET /samples/desk.png HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let requests = 64_000_000 / DESK.len();
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     for _ in 0..requests {
@@ -113,7 +132,7 @@ fn a_body_that_is_too_large_is_refused_by_its_length_and_by_its_bytes() {
     let by_length = server.post(&[("content-type", "application/json")], &large);
     assert_eq!(by_length.refused(413).1, "too_large");
     let mut stream = server.connect();
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     for _ in 0..20 {
         let chunk = [format!("{:x}\r\n", 100_000).into_bytes(), vec![b' '; 100_000], b"\r\n".to_vec()].concat();
@@ -197,7 +216,7 @@ fn what_is_no_http_harms_nobody() {
         drop(answer_on(stream));
     }
     let mut stream = server.connect();
-    let head = format!("GET /health HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(200_000));
+    let head = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(200_000));
     drop(stream.write_all(head.as_bytes())); // it may be cut off before the end
     assert_ne!(answer_on(stream).0, 200);
     assert_eq!(server.get("/health").status, 200);

@@ -175,7 +175,7 @@ impl Running {
     pub fn asking(&self, body: &Value) -> TcpStream {
         let (mut stream, body) = (self.connect(), body.to_string());
         let head = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
@@ -189,6 +189,7 @@ impl Running {
         let ask = |_| {
             let parts = vec![Part::Picture, Part::Text(QUESTION.into())];
             let request = engine::Request {
+                most_steps: usize::MAX,
                 messages: vec![Message::new(Role::User, parts)],
                 pictures: vec![picture.clone()],
                 options: Options { steps: Steps::Fixed(8), ..Options::default() },
