@@ -12,8 +12,14 @@ use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use lare_model::conversation::{self, Change, ReplaceInPlace, hidden_of};
 use lare_model::{Focus, Given, Turn};
+use rayon::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
+
+/// Questions that are worth a thread of their own.
+const LEAST_GROUP: usize = 2;
+/// Elements of matrices that fit beside other things into a cache of tens of MB.
+const SMALL: usize = 4 << 20;
 
 /// What came of a question in one pass.
 pub(crate) enum News {
@@ -46,7 +52,26 @@ struct Numbers {
 
 /// One pass: gives what came of each question. Of prompts at most `most_words` tokens are read, those of earlier questions
 /// first; a question that finds no room waits for the next pass.
+///
+/// The weights of a small model stay in the caches of every core: its questions are split among the threads, which a question's
+/// bits do not depend on. The pass of a large one reads its weights once, and splits the work within.
 pub(crate) fn advance(model: &dyn Speaking, talks: &mut [&mut Talk], most_words: usize) -> Vec<Result<Vec<News>>> {
+    let most = if is_small(model) { rayon::current_num_threads() } else { 1 };
+    let groups = (talks.len() / LEAST_GROUP).clamp(1, most.max(1));
+    if groups == 1 {
+        return advance_group(model, talks, most_words);
+    }
+    let (rows, words) = (talks.len().div_ceil(groups), most_words.div_ceil(groups));
+    let groups = talks.par_chunks_mut(rows).map(|group| advance_group(model, group, words));
+    groups.collect::<Vec<_>>().into_iter().flatten().collect()
+}
+
+/// Whether one core's cache holds the decoder's matrices, of which there are about `12 D^2` elements a block.
+fn is_small(model: &dyn Speaking) -> bool {
+    12 * model.decoder().layers() * model.width().pow(2) <= SMALL
+}
+
+fn advance_group(model: &dyn Speaking, talks: &mut [&mut Talk], most_words: usize) -> Vec<Result<Vec<News>>> {
     let started = Instant::now();
     let mut news: Vec<Result<Vec<News>>> = talks.iter().map(|_| Ok(Vec::new())).collect();
     let mut room = most_words;

@@ -370,6 +370,11 @@ impl Decoder {
         Slab::new(slots, self.blocks.len(), self.kv_shape(), device)
     }
 
+    /// Its number of blocks.
+    pub fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// Bytes of one slot's keys and values.
     pub fn slot_bytes(&self) -> usize {
         self.blocks.iter().map(|block| 2 * block.kv_heads * block.head_width * size_of::<f32>()).sum()

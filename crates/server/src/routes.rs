@@ -269,7 +269,7 @@ pub(crate) async fn refused_unread(request: Request, limits: &Limits, problem: P
 /// Reads on for a while what is refused: most clients look at the answer only when they have sent everything.
 async fn drain(body: Body, limits: &Limits) {
     const TIME: Duration = Duration::from_secs(5);
-    let mut left = 2 * limits.body_bytes.max(1 << 20);
+    let mut left = 4 * limits.body_bytes.max(1 << 20);
     let mut pieces = body.into_data_stream();
     let reading = async {
         while let Some(Ok(piece)) = pieces.next().await {

@@ -26,7 +26,7 @@ pub fn start(folder: &Path, ours: &Language, words: &Tokenizer, vars: &Vars) -> 
         false => FolderTokenizer::from_folder(folder)?,
     };
     for (name, tensor) in parts.language()? {
-        let tensor = if name == EMBEDDING { embeddings(&tensor, words, &theirs)? } else { tensor };
+        let tensor = if name == EMBEDDING { embeddings(folder, &tensor, words, &theirs)? } else { tensor };
         vars.set(&name, &tensor)?;
     }
     Ok(())
@@ -67,9 +67,14 @@ fn same_shape(path: &Path, ours: &Shape, theirs: &Shape) -> Result<()> {
 }
 
 /// `[V, D]`, of the suite's words, from those of the pretrained vocabulary.
-fn embeddings(published: &Tensor, words: &Tokenizer, theirs: &FolderTokenizer) -> Result<Tensor> {
+fn embeddings(path: &Path, published: &Tensor, words: &Tokenizer, theirs: &FolderTokenizer) -> Result<Tensor> {
+    let rows = published.dim(0)?;
     let row = |id: usize| -> Result<Tensor> {
         let pieces = theirs.encode_plain(&written(words.word(id as u32).unwrap_or_default()))?;
+        if let Some(piece) = pieces.iter().find(|piece| **piece as usize >= rows) {
+            let expected = format!("pieces below {rows}, the rows of its embedding");
+            return Err(Error::Language { path: path.to_owned(), expected, got: format!("{piece} of its tokenizer") });
+        }
         let pieces = Tensor::from_vec(pieces.clone(), pieces.len(), &Device::Cpu)?;
         Ok(published.index_select(&pieces, 0)?.mean_keepdim(0)?)
     };
@@ -93,13 +98,25 @@ mod tests {
     use super::*;
     use lare_model::config::Context;
 
-    fn gguf() -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf/llama.gguf")
+    /// Llama's folder of fixtures with a tokenizer, its frequencies as they are without stretching: where those differ is tested below.
+    fn folder(rope: &str) -> tempfile::TempDir {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+        let folder = tempfile::tempdir().unwrap();
+        for file in
+            ["families/llama/model.safetensors", "chat/llama/tokenizer.json", "chat/llama/tokenizer_config.json"]
+        {
+            let from = fixtures.join(file);
+            std::fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
+        }
+        let config = std::fs::read_to_string(fixtures.join("families/llama/config.json")).unwrap();
+        assert!(config.contains("\"llama3\""));
+        std::fs::write(folder.path().join("config.json"), config.replace("\"llama3\"", &format!("\"{rope}\"")))
+            .unwrap();
+        folder
     }
 
-    fn language(words: &Tokenizer) -> Language {
-        let gguf = Gguf::open(&gguf()).unwrap();
-        let shape = lare_model::pretrained::Architecture::from_gguf(&gguf).unwrap().language;
+    fn language(folder: &Path, words: &Tokenizer) -> Language {
+        let shape = lare_model::pretrained::Architecture::from_folder(folder).unwrap().language;
         Language {
             vocabulary: words.vocab_size(),
             width: shape.width,
@@ -107,7 +124,7 @@ mod tests {
             heads: shape.heads,
             kv_heads: shape.kv_heads,
             feed_forward: shape.feed_forward,
-            rope_theta: gguf.metadata()["llama.rope.freq_base"].as_f64().unwrap(),
+            rope_theta: 500_000.0,
             norm_eps: shape.norm_eps,
             max_positions: 64,
             context: Context::Coarse,
@@ -125,15 +142,16 @@ mod tests {
 
     #[test]
     fn blocks_start_as_published_and_a_word_as_the_mean_of_its_pieces() {
-        let (words, vars) = (Tokenizer::suite().unwrap(), Vars::new(1, Device::Cpu));
-        start(&gguf(), &language(&words), &words, &vars).unwrap();
+        let (words, vars, folder) = (Tokenizer::suite().unwrap(), Vars::new(1, Device::Cpu), folder("default"));
+        let ours = language(folder.path(), &words);
+        start(folder.path(), &ours, &words, &vars).unwrap();
         let given: std::collections::BTreeMap<_, _> = vars.all().into_iter().collect();
-        let published = Parts::of_folder(&gguf(), None).unwrap().language().unwrap();
+        let published = Parts::of_folder(folder.path(), None).unwrap().language().unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for (name, tensor) in published.iter().filter(|(name, _)| *name != EMBEDDING) {
             assert_eq!(values(&given[name]), values(tensor), "{name}");
         }
-        let theirs = FolderTokenizer::from_gguf(&gguf(), Gguf::open(&gguf()).unwrap().metadata()).unwrap();
+        let theirs = FolderTokenizer::from_folder(folder.path()).unwrap();
         let (word, pieces) = (words.id("strawberry").unwrap(), theirs.encode_plain(" strawberry").unwrap());
         assert!(pieces.len() > 1, "{pieces:?}");
         let rows: Vec<Vec<f32>> =
@@ -145,17 +163,20 @@ mod tests {
         }
         // What a decoder then asks for is all there, and nothing else: none of it starts at random.
         let root = lare_model::Path::root(&vars);
-        root.at("language", |path| lare_model::decoder::Decoder::new(path, &language(&words).shape())).unwrap();
+        root.at("language", |path| lare_model::decoder::Decoder::new(path, &ours.shape())).unwrap();
         assert_eq!(vars.asked(), given.into_keys().collect());
     }
 
     #[test]
     fn another_shape_is_refused_by_the_field() {
-        let (words, vars) = (Tokenizer::suite().unwrap(), Vars::new(1, Device::Cpu));
-        let fitting = language(&words);
-        let refused = |changed: Language| start(&gguf(), &changed, &words, &vars).unwrap_err().to_string();
+        let (words, vars, base) = (Tokenizer::suite().unwrap(), Vars::new(1, Device::Cpu), folder("default"));
+        let fitting = language(base.path(), &words);
+        let refused = |changed: Language| start(base.path(), &changed, &words, &vars).unwrap_err().to_string();
         assert!(refused(Language { layers: 7, ..fitting.clone() }).contains("layers: 7"));
         assert!(refused(Language { rope_theta: 77.0, ..fitting.clone() }).contains("rope_theta"));
-        assert!(refused(Language { norm_eps: 0.5, ..fitting }).contains("norm_eps: 0.5"));
+        assert!(refused(Language { norm_eps: 0.5, ..fitting.clone() }).contains("norm_eps: 0.5"));
+        let stretched = folder("llama3");
+        let fitting = language(stretched.path(), &words);
+        assert!(start(stretched.path(), &fitting, &words, &vars).unwrap_err().to_string().contains("rope_theta"));
     }
 }

@@ -66,7 +66,11 @@ fn run(
 ) -> lare_train::Result<Ended> {
     let folder = &RunFolder::claim(folder, resume)?;
     let tokenizer = (&TOKENIZER.0, &TOKENIZER.1[..]);
-    train(config, &Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer, base: None }, hooks)
+    train(
+        config,
+        &Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer, base: None, language: None },
+        hooks,
+    )
 }
 
 #[test]

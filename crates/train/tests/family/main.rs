@@ -95,7 +95,11 @@ impl Place {
         let tokenizer = (&TOKENIZER.0, &TOKENIZER.1[..]);
         let base = self.base();
         let base = Some(base.as_path());
-        train(config, &Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer, base }, hooks)
+        train(
+            config,
+            &Setting { folder, resume, init, device: Device::Cpu, suite: &SUITE, tokenizer, base, language: None },
+            hooks,
+        )
     }
 
     fn read(&self, path: &str) -> Vec<u8> {
