@@ -102,16 +102,20 @@ mod tests {
     fn folder(rope: &str) -> tempfile::TempDir {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
         let folder = tempfile::tempdir().unwrap();
-        for file in
-            ["families/llama/model.safetensors", "chat/llama/tokenizer.json", "chat/llama/tokenizer_config.json"]
-        {
-            let from = fixtures.join(file);
-            std::fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(fixtures.join("chat/llama").join(file), folder.path().join(file)).unwrap();
         }
+        // The tokenizer knows more words than the model: rows for all of them.
+        let weights = fixtures.join("families/llama/model.safetensors");
+        let mut weights = candle_core::safetensors::load(weights, &Device::Cpu).unwrap();
+        let rows = weights.get_mut("model.embed_tokens.weight").unwrap();
+        *rows = Tensor::cat(&[&*rows, &*rows], 0).unwrap();
+        candle_core::safetensors::save(&weights, folder.path().join("model.safetensors")).unwrap();
         let config = std::fs::read_to_string(fixtures.join("families/llama/config.json")).unwrap();
-        assert!(config.contains("\"llama3\""));
-        std::fs::write(folder.path().join("config.json"), config.replace("\"llama3\"", &format!("\"{rope}\"")))
-            .unwrap();
+        let [rows, stretching] = ["\"vocab_size\": 320", "\"llama3\""];
+        assert!(config.contains(rows) && config.contains(stretching));
+        let config = config.replace(rows, "\"vocab_size\": 640").replace(stretching, &format!("\"{rope}\""));
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
         folder
     }
 
