@@ -47,6 +47,8 @@ const DECODE: usize = 32;
 const SIDE: usize = 16;
 const ASKED: usize = 16;
 const ROUNDS: usize = 5;
+/// Latent steps of one question.
+const STEPS: usize = 8;
 
 const FORMATS: [(&str, Format); 5] =
     [("f32", Format::F32), ("bf16", Format::Bf16), ("f16", Format::F16), ("q8_0", Format::Q8_0), ("q4_k", Format::Q4K)];
@@ -163,7 +165,7 @@ fn settings() -> Refocus {
         revisit: true,
         bias: true,
         gate: true,
-        max_steps: 64,
+        max_steps: STEPS,
         blocks: 2,
         heads: 12,
         feed_forward: 2 * WIDTH,
@@ -237,7 +239,11 @@ fn measure(name: &str, format: Format, base: &Folder, adapter: &Folder) {
     let (ground, own) = (scene(&model), [&[END], &words[..ASKED]].concat());
     let [mut thinking, mut saying, mut feeding] = [(); 3].map(|()| conversation(&model, &ground, &own));
     let (mut steps, mut tokens, mut fed) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..DECODE {
+    for number in 0..DECODE {
+        // Earlier thoughts are queries of a step: it is measured with as many as questions have.
+        if number % STEPS == 0 {
+            thinking = conversation(&model, &ground, &own);
+        }
         steps.push(seconds(|| _ = step(&model, &mut thinking)));
         tokens.push(seconds(|| word = say(&model, &mut saying, word)));
         let given = Given::Words(std::slice::from_ref(&word));
