@@ -58,12 +58,12 @@ pub fn run(ask: &Ask, folder: &Path, messages: &Messages) -> Result<Outcome, Fai
 }
 
 /// An adapter that was never taught when to stop does not stop before it began.
-fn settled(generator: &Generator, steps: Steps, messages: &Messages) -> Steps {
+pub(super) fn settled(generator: &Generator, steps: Steps, messages: &Messages) -> Steps {
     let settled = generator.settled(steps);
     if let (true, Steps::Fixed(own)) = (settled != steps, settled) {
         let own = counted(own, "latent step");
         messages.warning(&format!(
-            "the adapter's halting head was not trained: `--steps auto` takes {own}, as in training; --steps N takes N"
+            "the adapter's halting head was not trained: `auto` takes {own}, as in training; a number of steps is taken as it is"
         ));
     }
     settled

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::hub;
 use crate::messages::{Messages, Report};
+use lare_infer::Options;
 use lare_infer::engine::{self, Engine};
 use lare_infer::model::Model;
 use lare_server::{Ended, Limits, Server, Settings, published_name, served_name};
@@ -63,6 +64,8 @@ fn served(serve: &Serve, messages: &Messages) -> Result<Served, Failure> {
     if let Some(folder) = model.as_deref().filter(|folder| generate::is_for(folder)) {
         let adapter = serve.adapter.as_deref().map(generate::open_adapter).transpose()?;
         let generator = generate::load(folder, serve.dtype.map(Into::into), adapter.as_ref(), messages)?;
+        // A warning, once: every request that names no steps takes them.
+        generate::settled(&generator, Options::default().steps, messages);
         let id = serve.model.as_deref().and_then(hub::id_of);
         let name = published_name(id.unwrap_or(&generator.name));
         return Ok(Served { engine: engine(generator, serve)?, name, text_reasoning_tokens: None });
