@@ -211,9 +211,23 @@ pub struct Train {
     after_help = "Ctrl-C or SIGTERM stops with exit code 130; the same command goes on where it stopped, and shows the results again when all is done."
 )]
 pub struct Eval {
-    /// The model folder to use instead of the model inside the program.
+    /// The model folder to use instead of the model inside the program, a Hugging Face folder, or the `owner/name` of one in the
+    /// Hugging Face cache.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+
+    /// With a Hugging Face folder: convert the matrices while they are loaded; by default they stay as they are stored.
+    #[arg(long, requires = "model")]
+    pub dtype: Option<Dtype>,
+
+    /// With a Hugging Face folder: the adapter that `lare train` made for it, which lets it think in latent steps.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub adapter: Option<PathBuf>,
+
+    /// Most text tokens of an answer; by default as many as the context has room for, with a Hugging Face folder those of its
+    /// `generation_config.json`, or 512.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
 
     /// The part of the suite: val, iid, style, hops, dense or size.
     #[arg(long, default_value_t = Split::Val)]

@@ -38,7 +38,8 @@ pub fn order(rationale: &Rationale, answer: &Answer) -> Vec<usize> {
     }
     let shares: Vec<Vec<f32>> = rationale.regions.iter().map(|region| shares(region, &answer.grid)).collect();
     let shares: Vec<&[f32]> = shares.iter().map(Vec::as_slice).collect();
-    let looks: Vec<&[f32]> = answer.looks.iter().map(|look| &look.scores[..]).collect();
+    let looks = answer.looks_on_cells();
+    let looks: Vec<&[f32]> = looks.iter().map(|look| &look.scores[..]).collect();
     order_taken(&looks, &shares)
 }
 
@@ -53,7 +54,7 @@ pub fn hits(rationale: &Rationale, answer: &Answer) -> Vec<bool> {
     if answer.looks.iter().all(|look| look.chosen.is_empty()) {
         return Vec::new();
     }
-    order(rationale, answer).iter().zip(&answer.looks).map(hit).collect()
+    order(rationale, answer).iter().zip(&answer.looks_on_cells()).map(hit).collect()
 }
 
 fn shares(region: &Region, grid: &Grid) -> Vec<f32> {

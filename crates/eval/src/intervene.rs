@@ -186,20 +186,20 @@ impl Intervention {
             }
             Self::MarkersOnly => Plan::default(),
             Self::RandomPatches => {
-                let mut cells: Vec<usize> = (0..own.grid.cells()).collect();
+                let mut tokens: Vec<usize> = (0..own.places.tokens()).collect();
                 Plan::of_patches(looks, |(_, look)| {
-                    cells.shuffle(&mut dice);
-                    Some(cells.iter().copied().take(look.chosen.len()).collect())
+                    tokens.shuffle(&mut dice);
+                    Some(tokens.iter().copied().take(look.chosen.len()).collect())
                 })
             }
             Self::OtherPatches => Plan::of_patches(looks, |(k, _)| {
-                // The other picture may have more cells.
-                let real = other(k)?.chosen.iter().copied().filter(|cell| *cell < own.grid.cells());
+                // The other picture may have more of them.
+                let real = other(k)?.chosen.iter().copied().filter(|token| *token < own.places.tokens());
                 Some(real.collect()).filter(|real: &Vec<usize>| !real.is_empty())
             }),
             Self::OraclePatches => Plan::of_patches(looks, |(k, look)| {
                 let region = item.rationale.as_ref()?.regions.get(k)?;
-                Some(best_cells(region, &own.grid, look.chosen.len()))
+                Some(own.places.over(&best_cells(region, &own.grid, look.chosen.len())))
             }),
         }
     }

@@ -20,8 +20,9 @@ use crate::item::{Item, Rationale};
 use crate::run::{Job, Progress, ask, options};
 use crate::{Error, Record, Result};
 use lare_data::{Picture, Region};
+use lare_infer::Answer;
+use lare_infer::model::Drawn;
 use lare_infer::record::{Asked, record};
-use lare_infer::{Answer, draw};
 use lare_trace::{Grid, Record as Trace, Timing};
 use std::collections::BTreeMap;
 use std::fs;
@@ -178,10 +179,10 @@ impl<'a> Keeper<'a> {
 
     /// Answers a batch again, as it was, and keeps the traces that are wanted.
     fn again(&self, first: usize, batch: &[Record], wanted: &[usize]) -> Result<()> {
-        let Job { assistant, source, settings, .. } = self.job;
+        let Job { model, source, settings, .. } = self.job;
         let asked: Vec<usize> = (0..batch.len()).filter(|place| batch[*place].refused.is_none()).collect();
         let items = asked.iter().map(|place| source.item(first + place)).collect::<Result<Vec<_>>>()?;
-        let answers = ask(assistant, &items, &vec![None; items.len()], settings)?;
+        let answers = ask(model, &items, &vec![None; items.len()], settings)?;
         for ((place, item), answer) in asked.iter().zip(&items).zip(&answers) {
             // On another machine a tie may fall otherwise; that would be the trace of another answer.
             if wanted.contains(place) && answer.text == batch[*place].said {
@@ -213,13 +214,13 @@ impl<'a> Keeper<'a> {
 
     /// The files of a trace, by name.
     fn files(&self, folder: &Path, item: &Item, answer: &Answer) -> Result<Vec<(String, Vec<u8>)>> {
-        let Job { assistant, settings, .. } = self.job;
+        let Job { model, settings, .. } = self.job;
         let png = |picture: &Picture| {
             let drawn = lare_data::export::png(picture);
             drawn.map_err(|e| Error::File { what: "write", path: folder.into(), reason: e.to_string() })
         };
         let thoughts: Vec<&[f32]> = answer.looks.iter().map(|look| &look.thought[..]).collect();
-        let drawings = draw::thoughts(assistant, &thoughts, settings.seed)?;
+        let drawings = model.speaking().draw(&thoughts, settings.seed)?;
         let picture = png(&item.picture)?;
         let asked = Asked {
             picture: &item.picture,
@@ -227,17 +228,17 @@ impl<'a> Keeper<'a> {
             question: &item.prompt,
             options: options(settings),
         };
-        let mut trace = record(assistant, &asked, answer, &drawings);
+        let mut trace = record(settings.identity(), &asked, answer, &drawings);
         let mut files = vec![(PICTURE.to_owned(), picture)];
         for (step, drawing) in drawings.into_iter().enumerate() {
             let drawn = Picture { width: drawing.side, height: drawing.side, rgb: drawing.rgb };
             files.push((thought_file(step), png(&drawn)?));
         }
-        let config = assistant.config();
-        let (side, shrink, cell_px) = (config.semantic.drawing_px, config.semantic.shrink(), config.vision.cell_px);
-        let window = Window { side, shrink: shrink as f32, cell_px: cell_px as f32 };
+        let drawn = model.speaking().drawn();
         for (step, region) in regions(item.rationale.as_ref(), answer).into_iter().enumerate() {
-            files.push((region_file(step), png(&window.around(&region, &item.picture, &answer.grid))?));
+            if let Some(drawn) = drawn {
+                files.push((region_file(step), png(&around(&drawn, &region, &item.picture, &answer.grid))?));
+            }
             trace.steps[step].region = Some(lare_trace::Region {
                 x: region.left,
                 y: region.top,
@@ -274,34 +275,23 @@ fn shared(answer: &Answer, rows: usize) -> Answer {
     own
 }
 
-/// What a drawing shows: a square of the picture around the middle of a region, as the denoiser learns it.
-struct Window {
-    /// Side of the drawing in pixels.
-    side: usize,
-    /// How many times smaller than the prepared picture the drawing is.
-    shrink: f32,
-    /// Side of a cell in pixels of the prepared picture.
-    cell_px: f32,
-}
-
-impl Window {
-    fn around(&self, region: &Region, picture: &Picture, grid: &Grid) -> Picture {
-        // Picture pixels for one pixel of the drawing, along each axis.
-        let (scale_x, scale_y) =
-            (self.shrink * grid.cell_px_x / self.cell_px, self.shrink * grid.cell_px_y / self.cell_px);
-        let first = |middle: f32| middle.round() - (self.side / 2) as f32;
-        let left = first((region.left + region.right) / 2.0 / scale_x);
-        let top = first((region.top + region.bottom) / 2.0 / scale_y);
-        let mut rgb = Vec::with_capacity(self.side * self.side * 3);
-        for y in 0..self.side {
-            let rows = pixels((top + y as f32) * scale_y, scale_y, picture.height);
-            for x in 0..self.side {
-                let columns = pixels((left + x as f32) * scale_x, scale_x, picture.width);
-                rgb.extend(mean(picture, &rows, &columns));
-            }
+/// What a drawing around the middle of a region should show.
+fn around(drawn: &Drawn, region: &Region, picture: &Picture, grid: &Grid) -> Picture {
+    // Picture pixels for one pixel of the drawing, along each axis.
+    let (scale_x, scale_y) =
+        (drawn.shrink * grid.cell_px_x / drawn.cell_px, drawn.shrink * grid.cell_px_y / drawn.cell_px);
+    let first = |middle: f32| middle.round() - (drawn.side / 2) as f32;
+    let left = first((region.left + region.right) / 2.0 / scale_x);
+    let top = first((region.top + region.bottom) / 2.0 / scale_y);
+    let mut rgb = Vec::with_capacity(drawn.side * drawn.side * 3);
+    for y in 0..drawn.side {
+        let rows = pixels((top + y as f32) * scale_y, scale_y, picture.height);
+        for x in 0..drawn.side {
+            let columns = pixels((left + x as f32) * scale_x, scale_x, picture.width);
+            rgb.extend(mean(picture, &rows, &columns));
         }
-        Picture { width: self.side, height: self.side, rgb }
     }
+    Picture { width: drawn.side, height: drawn.side, rgb }
 }
 
 /// The pixels of an axis from a place on, at least one; past the edge the last one stands again.
@@ -333,16 +323,16 @@ mod tests {
         let rgb = (0..32).flat_map(|i| [if i % 8 < 4 { 0 } else { 255 }; 3]).collect();
         let picture = Picture { width: 8, height: 4, rgb };
         let grid = Grid { rows: 1, cols: 2, cell_px_x: 4.0, cell_px_y: 4.0, fine_per_cell: 1 };
-        let window = Window { side: 2, shrink: 2.0, cell_px: 4.0 };
+        let window = Drawn { side: 2, shrink: 2.0, cell_px: 4.0 };
         let red = |region: Region| -> Vec<u8> {
-            window.around(&region, &picture, &grid).rgb.chunks_exact(3).map(|pixel| pixel[0]).collect()
+            around(&window, &region, &picture, &grid).rgb.chunks_exact(3).map(|pixel| pixel[0]).collect()
         };
         assert_eq!(red(Region::at(3, 1, 2, 2)), [0, 255, 0, 255], "the edge in the middle");
         assert_eq!(red(Region::at(0, 0, 1, 1)), [0; 4], "past the left and upper edge");
         assert_eq!(red(Region::at(7, 3, 1, 1)), [255; 4], "past the right and lower edge");
         // The same on a picture that is shown at half its size: a drawn pixel is four pixels wide.
         let wide = Grid { rows: 1, cols: 1, cell_px_x: 8.0, cell_px_y: 8.0, fine_per_cell: 1 };
-        let drawn = window.around(&Region::at(3, 1, 2, 2), &picture, &wide).rgb;
+        let drawn = around(&window, &Region::at(3, 1, 2, 2), &picture, &wide).rgb;
         assert_eq!((drawn.len(), drawn[0], drawn[3]), (12, 0, 255));
     }
 

@@ -11,7 +11,9 @@ use crate::keep::Keeper;
 use crate::record::{Record, Replacement};
 use crate::settings::Settings;
 use crate::{Error, Result, rules};
-use lare_infer::{Answer, Assistant, Batch, Options, Question, Replaced, Steps, session};
+use lare_data::Size;
+use lare_infer::session::Answers;
+use lare_infer::{Answer, Batch, Options, Question, Replaced, Steps, session};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -36,7 +38,7 @@ pub struct Evaluation {
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// Who is asked.
-    pub assistant: &'a Assistant,
+    pub model: &'a dyn Answers,
     /// What.
     pub source: &'a dyn Source,
     /// How.
@@ -52,13 +54,13 @@ pub struct Job<'a> {
 /// # Errors
 /// As [`Job::run`].
 pub fn run(
-    assistant: &Assistant,
+    model: &dyn Answers,
     source: &dyn Source,
     settings: &Settings,
     folder: &Path,
     progress: Progress,
 ) -> Result<Evaluation> {
-    Job { assistant, source, settings, folder, keep: 0 }.run(progress)
+    Job { model, source, settings, folder, keep: 0 }.run(progress)
 }
 
 impl Job<'_> {
@@ -68,7 +70,7 @@ impl Job<'_> {
     /// [`Error::OtherSettings`] where the folder is another run's, [`Error::File`], and what makes a question
     /// unanswerable.
     pub fn run(&self, progress: Progress) -> Result<Evaluation> {
-        let Self { assistant, source, settings, folder, .. } = *self;
+        let Self { model, source, settings, folder, .. } = *self;
         let mut results = Results::open(folder, settings, source.count())?;
         let mut keeper = Keeper::new(*self);
         let filled = keeper.fill(&results.records, progress)?;
@@ -78,7 +80,7 @@ impl Job<'_> {
             // Not before it is needed: results that are complete are shown at once.
             let judge = match &mut judge {
                 Some(judge) => judge,
-                none => none.insert(Judge { assistant, settings, others: Others::ask(assistant, source, settings)? }),
+                none => none.insert(Judge { model, settings, others: Others::ask(model, source, settings)? }),
             };
             let first = results.records.len();
             let last = (first + settings.batch).min(source.count());
@@ -206,13 +208,13 @@ struct Other {
 }
 
 impl Others {
-    fn ask(assistant: &Assistant, source: &dyn Source, settings: &Settings) -> Result<Self> {
-        let fits = |item: &Item| session::check(assistant, &Question::new(0, &item.prompt, options(settings))).is_ok();
+    fn ask(model: &dyn Answers, source: &dyn Source, settings: &Settings) -> Result<Self> {
+        let fits = |item: &Item| check(model, item, settings).is_ok();
         let items: Vec<Item> = source.others()?.into_iter().filter(fits).collect();
         let mut answers = Vec::with_capacity(items.len());
         for items in items.chunks(settings.batch.max(1)) {
             let plans = vec![None; items.len()];
-            let found = ask(assistant, items, &plans, settings)?;
+            let found = ask(model, items, &plans, settings)?;
             let other =
                 |(item, answer): (&Item, Answer)| Other { id: item.id.clone(), task: item.task.clone(), answer };
             answers.extend(items.iter().zip(found).map(other));
@@ -257,7 +259,7 @@ fn means<'a>(answers: impl Iterator<Item = &'a Answer>) -> Vec<Vec<f32>> {
 type Judged = (Record, Option<Answer>);
 
 struct Judge<'a> {
-    assistant: &'a Assistant,
+    model: &'a dyn Answers,
     settings: &'a Settings,
     others: Others,
 }
@@ -278,7 +280,7 @@ impl Judge<'_> {
 
     /// Why the model cannot be asked an item: it is empty, or longer than the context.
     fn refusal(&self, item: &Item) -> Result<Option<String>> {
-        match session::check(self.assistant, &Question::new(0, &item.prompt, options(self.settings))) {
+        match check(self.model, item, self.settings) {
             Ok(()) => Ok(None),
             Err(lare_infer::Error::LongQuestion { most, got, .. }) => {
                 Ok(Some(format!("too long: {got} tokens, at most {most}")))
@@ -290,7 +292,7 @@ impl Judge<'_> {
 
     /// Answers and grades items that can be asked.
     fn answered(&self, items: &[Item], numbers: &[usize]) -> Result<Vec<(Record, Answer)>> {
-        let untouched = ask(self.assistant, items, &vec![None; items.len()], self.settings)?;
+        let untouched = ask(self.model, items, &vec![None; items.len()], self.settings)?;
         let of = items.iter().zip(&untouched).zip(numbers);
         let mut records: Vec<Record> = of.map(|((item, answer), number)| self.record(item, answer, *number)).collect();
         for what in &self.settings.interventions {
@@ -305,7 +307,7 @@ impl Judge<'_> {
             let rows: Vec<usize> = (0..items.len()).filter(|row| plans[*row].is_some()).collect();
             let tried: Vec<Item> = rows.iter().map(|row| items[*row].clone()).collect();
             let plans: Vec<Option<Plan>> = plans.into_iter().filter(Option::is_some).collect();
-            let answers = ask(self.assistant, &tried, &plans, self.settings)?;
+            let answers = ask(self.model, &tried, &plans, self.settings)?;
             for (row, answer) in rows.into_iter().zip(answers) {
                 let outcome = items[row].expected.grade(&answer.text);
                 records[row].replaced.push(Replacement { what: *what, said: answer.text, outcome });
@@ -339,12 +341,18 @@ impl Judge<'_> {
 pub(crate) fn options(settings: &Settings) -> Options {
     let steps = settings.steps.map_or(Steps::Auto { threshold: settings.halt_threshold }, Steps::Fixed);
     // Steps that are said as text take more words than an answer; the context is the limit.
-    Options { steps, nearest_words: 0, max_tokens: 1 << 12, ..Options::default() }
+    Options { steps, nearest_words: 0, max_tokens: settings.max_tokens.unwrap_or(1 << 12), ..Options::default() }
+}
+
+/// Refuses what cannot be asked.
+fn check(model: &dyn Answers, item: &Item, settings: &Settings) -> lare_infer::Result<()> {
+    let question = Question::new(0, &item.prompt, options(settings));
+    session::check(model.speaking(), &question, Size::of(&item.picture))
 }
 
 /// Answers items, each as the model does or by a plan.
 pub(crate) fn ask(
-    assistant: &Assistant,
+    model: &dyn Answers,
     items: &[Item],
     plans: &[Option<Plan>],
     settings: &Settings,
@@ -361,7 +369,7 @@ pub(crate) fn ask(
         questions.push(question);
     }
     let batch = Batch { pictures: &pictures, questions: &questions };
-    Ok(session::answer(assistant, &batch, &mut |_| ())?)
+    Ok(model.answer(&batch, &mut |_| ())?)
 }
 
 /// 0 where one of them is zero.

@@ -2,7 +2,7 @@
 
 use crate::intervene::Intervention;
 use crate::item::{Origin, Source};
-use lare_infer::Assistant;
+use lare_trace::ModelInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -33,6 +33,12 @@ pub struct Settings {
     /// Whether matrix products round their operands to bf16: faster, and not to the bit what `ask` computes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bf16: bool,
+    /// What a pretrained model's matrices were converted to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+    /// Most tokens of an answer; `None`: as many as the context has room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
 }
 
 /// Items answered together unless said otherwise.
@@ -41,11 +47,11 @@ const BATCH: usize = 16;
 impl Settings {
     /// The untouched model on all items, halting by itself.
     #[must_use]
-    pub fn new(assistant: &Assistant, source: &dyn Source) -> Self {
+    pub fn new(model: ModelInfo, source: &dyn Source) -> Self {
         Self {
-            model: assistant.name().to_owned(),
-            weights_hash: assistant.weights_hash.clone(),
-            config_hash: assistant.config_hash.clone(),
+            model: model.name,
+            weights_hash: model.weights_hash,
+            config_hash: model.config_hash,
             items: source.origin(),
             steps: None,
             halt_threshold: 0.5,
@@ -53,7 +59,15 @@ impl Settings {
             seed: 1,
             batch: BATCH,
             bf16: false,
+            dtype: None,
+            max_tokens: None,
         }
+    }
+
+    /// Whose results these are.
+    pub(crate) fn identity(&self) -> ModelInfo {
+        let (config_hash, weights_hash) = (self.config_hash.clone(), self.weights_hash.clone());
+        ModelInfo { name: self.model.clone(), config_hash, weights_hash }
     }
 
     /// The first 8 hex digits of their SHA-256: a name for a folder of results that no other settings have.

@@ -260,6 +260,8 @@ mod tests {
             seed: 1,
             batch: 4,
             bf16: false,
+            dtype: None,
+            max_tokens: None,
         }
     }
 

@@ -25,7 +25,7 @@ fn a_stopped_run_goes_on_to_the_same_results() {
     let assistant = assistant();
     let source = Refocus::new(Split::Val, vec![Task::Hop, Task::Read], 5);
     let interventions = vec![Intervention::Noise, Intervention::Other, Intervention::RandomPatches];
-    let settings = Settings { batch: 4, interventions, ..Settings::new(&assistant, &source) };
+    let settings = Settings { batch: 4, interventions, ..Settings::new(assistant.identity(), &source) };
     let place = tempfile::tempdir().unwrap();
     let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
     let all = run(&assistant, &source, &settings, &whole, &mut |_| true).unwrap();
@@ -65,7 +65,8 @@ fn a_stopped_run_goes_on_to_the_same_results() {
 fn what_replaces_thoughts_matters_and_no_thoughts_are_no_steps() {
     let assistant = assistant();
     let source = Refocus::new(Split::Val, vec![Task::Read], 16);
-    let settings = Settings { interventions: Intervention::ALL.to_vec(), ..Settings::new(&assistant, &source) };
+    let settings =
+        Settings { interventions: Intervention::ALL.to_vec(), ..Settings::new(assistant.identity(), &source) };
     let place = tempfile::tempdir().unwrap();
     let found = run(&assistant, &source, &settings, place.path(), &mut |_| true).unwrap();
     let right =
@@ -94,7 +95,7 @@ fn a_model_that_takes_no_step_has_nothing_to_replace() {
     let assistant = assistant();
     let source = Refocus::new(Split::Val, vec![Task::Read], 2);
     let interventions = Intervention::ALL.to_vec();
-    let settings = Settings { steps: Some(0), interventions, ..Settings::new(&assistant, &source) };
+    let settings = Settings { steps: Some(0), interventions, ..Settings::new(assistant.identity(), &source) };
     let place = tempfile::tempdir().unwrap();
     let found = run(&assistant, &source, &settings, place.path(), &mut |_| true).unwrap();
     assert!(found.records.iter().all(|record| record.replaced.is_empty()));
@@ -105,7 +106,7 @@ fn a_model_that_takes_no_step_has_nothing_to_replace() {
 fn a_line_cut_in_the_middle_of_a_character_is_answered_again_and_can_be_read_before() {
     let assistant = assistant();
     let source = Refocus::new(Split::Val, vec![Task::Read], 3);
-    let settings = Settings { batch: 1, ..Settings::new(&assistant, &source) };
+    let settings = Settings { batch: 1, ..Settings::new(assistant.identity(), &source) };
     let place = tempfile::tempdir().unwrap();
     let all = run(&assistant, &source, &settings, place.path(), &mut |_| true).unwrap();
     let items = place.path().join("items.jsonl");
@@ -144,7 +145,7 @@ impl Source for TooLong {
 fn a_question_that_does_not_fit_is_kept_as_refused_and_ends_nothing() {
     let assistant = assistant();
     let source = TooLong(Refocus::new(Split::Val, vec![Task::Read], 3));
-    let settings = Settings { interventions: vec![Intervention::Zero], ..Settings::new(&assistant, &source) };
+    let settings = Settings { interventions: vec![Intervention::Zero], ..Settings::new(assistant.identity(), &source) };
     let place = tempfile::tempdir().unwrap();
     let found = run(&assistant, &source, &settings, place.path(), &mut |_| true).unwrap();
     let ids: Vec<&str> = found.records.iter().map(|record| record.id.as_str()).collect();
@@ -164,7 +165,7 @@ fn a_question_that_does_not_fit_is_kept_as_refused_and_ends_nothing() {
 fn a_line_that_is_no_result_is_named() {
     let assistant = assistant();
     let source = Refocus::new(Split::Val, vec![Task::Read], 2);
-    let settings = Settings { batch: 1, ..Settings::new(&assistant, &source) };
+    let settings = Settings { batch: 1, ..Settings::new(assistant.identity(), &source) };
     let place = tempfile::tempdir().unwrap();
     run(&assistant, &source, &settings, place.path(), &mut |_| true).unwrap();
     let items = place.path().join("items.jsonl");
@@ -195,11 +196,11 @@ fn traces(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 fn the_first_right_and_the_first_other_answers_are_kept_however_a_run_came_about() {
     let assistant = assistant();
     let source = Refocus::new(Split::Val, vec![Task::Hop, Task::Read], 5);
-    let settings = Settings { batch: 4, ..Settings::new(&assistant, &source) };
+    let settings = Settings { batch: 4, ..Settings::new(assistant.identity(), &source) };
     let place = tempfile::tempdir().unwrap();
     let run = |name: &str, keep: usize, until: usize| {
         let folder = place.path().join(name);
-        let job = Job { assistant: &assistant, source: &source, settings: &settings, folder: &folder, keep };
+        let job = Job { model: &assistant, source: &source, settings: &settings, folder: &folder, keep };
         let records = job.run(&mut |done| done < until).unwrap().records;
         (traces(&folder), records)
     };
@@ -233,9 +234,9 @@ fn the_first_right_and_the_first_other_answers_are_kept_however_a_run_came_about
 fn a_kept_trace_knows_the_regions_and_shows_its_own_picture() {
     let assistant = assistant();
     let source = Refocus::new(Split::Val, vec![Task::Count], 2);
-    let settings = Settings { batch: 2, ..Settings::new(&assistant, &source) };
+    let settings = Settings { batch: 2, ..Settings::new(assistant.identity(), &source) };
     let place = tempfile::tempdir().unwrap();
-    let job = Job { assistant: &assistant, source: &source, settings: &settings, folder: place.path(), keep: 2 };
+    let job = Job { model: &assistant, source: &source, settings: &settings, folder: place.path(), keep: 2 };
     let records = job.run(&mut |_| true).unwrap().records;
     let kept = keep::read(place.path(), &records).unwrap();
     assert_eq!(kept.len(), 2);

@@ -4,6 +4,7 @@ use crate::{Error, Result};
 use candle_core::Device;
 use lare_data::Tokenizer;
 use lare_model::{Config, Loaded, Path as Module, Reasoner};
+use lare_trace::ModelInfo;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -95,6 +96,13 @@ pub struct Assistant {
 }
 
 impl Assistant {
+    /// What a trace or an evaluation knows it by.
+    #[must_use]
+    pub fn identity(&self) -> ModelInfo {
+        let (config_hash, weights_hash) = (self.config_hash.clone(), self.weights_hash.clone());
+        ModelInfo { name: self.name().to_owned(), config_hash, weights_hash }
+    }
+
     /// Loads a model folder onto the CPU.
     ///
     /// # Errors

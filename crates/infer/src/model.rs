@@ -66,6 +66,11 @@ pub trait Speaking: Send + Sync {
     /// Takes up the newest of an answer's tokens into its text.
     fn hear(&self, answer: &[u32], spelling: &mut Spelling);
 
+    /// Steps that were said as text before an answer, of a model that says steps.
+    fn spelled(&self, _steps: &[u32]) -> String {
+        String::new()
+    }
+
     /// Takes up what was held back because more could have belonged to it.
     fn hear_no_more(&self, spelling: &mut Spelling);
 
@@ -83,6 +88,11 @@ pub trait Speaking: Send + Sync {
         false
     }
 
+    /// What its drawings show.
+    fn drawn(&self) -> Option<Drawn> {
+        None
+    }
+
     /// Draws thoughts, as [`crate::draw::thoughts`].
     ///
     /// # Errors
@@ -95,7 +105,7 @@ pub trait Speaking: Send + Sync {
 /// A whole model: how it speaks, and how it sees.
 pub trait Model: Speaking + 'static {
     /// A picture as its encoder takes it.
-    type Form: Send + 'static;
+    type Form: Send + Sync + 'static;
     /// What its encoder sees in one picture.
     type Seen: Send + Sync + 'static;
 
@@ -125,6 +135,17 @@ pub trait Model: Speaking + 'static {
     /// # Errors
     /// When a tensor operation fails.
     fn ground(&self, first: &[u32], seen: &[Arc<Self::Seen>]) -> Result<Ground>;
+}
+
+/// What a drawing shows: a square of the picture, as the denoiser learns it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawn {
+    /// Side of the drawing in pixels.
+    pub side: usize,
+    /// How many times smaller than the picture in its form the drawing is.
+    pub shrink: f32,
+    /// Side of a cell in pixels of the picture in its form.
+    pub cell_px: f32,
 }
 
 /// A picture that is ready to be encoded.

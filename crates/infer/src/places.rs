@@ -54,6 +54,16 @@ impl Places {
         self.cells.len()
     }
 
+    /// The image token over each of these cells: where several are, the one that covers the least.
+    #[must_use]
+    pub fn over(&self, cells: &[usize]) -> Vec<usize> {
+        let over = |cell: &usize| {
+            let tokens = self.cells.iter().enumerate().filter(|(_, cells)| cells.contains(cell));
+            tokens.min_by_key(|(_, cells)| cells.len()).map(|(token, _)| token)
+        };
+        cells.iter().filter_map(over).collect()
+    }
+
     /// Weights of image tokens as weights of cells, with the same sum.
     #[must_use]
     pub fn weights(&self, of_tokens: &[f32]) -> Vec<f32> {

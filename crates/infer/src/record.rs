@@ -3,7 +3,7 @@
 use crate::draw::Drawing;
 use crate::generator::Said;
 use crate::places::{Places, on_cells};
-use crate::{Answer, Assistant, LookReport, Options, Sampling, Steps};
+use crate::{Answer, LookReport, Options, Sampling, Steps};
 use lare_data::Picture;
 use lare_trace::{InputInfo, ModelInfo, OptionsInfo, Record, SCHEMA, SmallPicture, StepRecord, Usage};
 
@@ -27,14 +27,9 @@ pub struct Asked<'a> {
 /// the picture.
 #[must_use]
 pub fn of_pretrained(model: ModelInfo, asked: &Asked, said: &Said, places: &Places) -> Record {
-    let steps = said.looks.iter().enumerate();
-    let steps = steps.map(|(index, look)| step(index, &on_cells(std::slice::from_ref(places), look.clone())));
-    let steps: Vec<StepRecord> = steps.collect();
-    // Of SmolVLM's tokens, those without a cell of their own were left out.
-    let read = steps.iter().map(|step| step.selected.len()).sum::<usize>() * places.grid.fine_per_cell;
-    let (refocused_visual_tokens, appended_visual_tokens) =
-        if said.usage.appended_visual_tokens > 0 { (0, read) } else { (read, 0) };
-    let usage = Usage { refocused_visual_tokens, appended_visual_tokens, ..said.usage };
+    let looks = said.looks.iter().map(|look| on_cells(std::slice::from_ref(places), look.clone()));
+    let steps: Vec<StepRecord> = looks.enumerate().map(|(index, look)| step(index, &look)).collect();
+    let usage = usage_of(&steps, &said.looks, said.usage, places);
     Record {
         schema: SCHEMA,
         program: PROGRAM.to_owned(),
@@ -48,27 +43,36 @@ pub fn of_pretrained(model: ModelInfo, asked: &Asked, said: &Said, places: &Plac
     }
 }
 
-/// The record of one answer. `drawings` has a picture for each look, or none at all.
+/// The usage of an answer as its steps have it: of SmolVLM's tokens, those without a cell of their own are left out.
+fn usage_of(steps: &[StepRecord], looks: &[LookReport], usage: Usage, places: &Places) -> Usage {
+    let selected = steps.iter().map(|step| step.selected.len()).sum::<usize>();
+    if selected == looks.iter().map(|look| look.chosen.len()).sum::<usize>() {
+        return usage;
+    }
+    let read = selected * places.grid.fine_per_cell;
+    let (refocused_visual_tokens, appended_visual_tokens) =
+        if usage.appended_visual_tokens > 0 { (0, read) } else { (read, 0) };
+    Usage { refocused_visual_tokens, appended_visual_tokens, ..usage }
+}
+
+/// The record of one answer of `model`. `drawings` has a picture for each look, or none at all.
 #[must_use]
-pub fn record(assistant: &Assistant, asked: &Asked, answer: &Answer, drawings: &[Drawing]) -> Record {
+pub fn record(model: ModelInfo, asked: &Asked, answer: &Answer, drawings: &[Drawing]) -> Record {
     let drawn = |index: usize| {
         drawings.get(index).map(|d| SmallPicture { width: d.side as u32, height: d.side as u32, rgb: d.rgb.clone() })
     };
-    let steps = answer.looks.iter().enumerate();
-    let steps = steps.map(|(index, look)| StepRecord { thought_picture: drawn(index), ..step(index, look) });
+    let looks = answer.looks_on_cells().into_iter().enumerate();
+    let steps = looks.map(|(index, look)| StepRecord { thought_picture: drawn(index), ..step(index, &look) });
+    let steps: Vec<StepRecord> = steps.collect();
     Record {
         schema: SCHEMA,
         program: PROGRAM.to_owned(),
-        model: ModelInfo {
-            name: assistant.name().to_owned(),
-            config_hash: assistant.config_hash.clone(),
-            weights_hash: assistant.weights_hash.clone(),
-        },
+        model,
         input: input(asked),
         grid: answer.grid,
-        steps: steps.collect(),
+        usage: usage_of(&steps, &answer.looks, answer.usage, &answer.places),
+        steps,
         answer: answer.text.clone(),
-        usage: answer.usage,
         timing_ms: answer.timing,
     }
 }
@@ -128,7 +132,7 @@ mod tests {
             let thoughts: Vec<&[f32]> = answers[0].looks.iter().map(|l| &l.thought[..]).collect();
             let drawings = draw::thoughts(assistant, &thoughts, 0).unwrap();
             let asked = Asked { picture: &picture, picture_hash: "00", question: "cat", options };
-            let record = record(assistant, &asked, &answers[0], &drawings);
+            let record = record(assistant.identity(), &asked, &answers[0], &drawings);
             record.validate().unwrap_or_else(|e| panic!("{width} x {height}: {e}"));
             assert!(record.steps.iter().all(|s| s.thought_picture.is_some()));
         }

@@ -13,13 +13,15 @@ use crate::advance::{News, advance};
 use crate::look::LookReport;
 use crate::model::{Model, Speaking};
 use crate::options::Options;
+use crate::places::{Places, on_cells};
 use crate::replaced::{Replaced, Replacing};
 use crate::talk::{Draft, Talk};
-use crate::{Assistant, Result, generator};
+use crate::{Result, generator};
 use lare_data::{Picture, Size};
 use lare_model::Conversation;
 use lare_trace::{Grid, Timing, Usage};
 use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -55,7 +57,7 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Its questions, checked and ready.
-    fn drafts(&self, assistant: &Assistant) -> Result<Vec<Draft<'a>>> {
+    fn drafts(&self, model: &dyn Speaking) -> Result<Vec<Draft<'a>>> {
         let pictures = self.pictures.len();
         if let Some(question) = self.questions.iter().find(|q| q.picture >= pictures) {
             let (what, got) = ("picture of a question", question.picture.to_string());
@@ -64,7 +66,7 @@ impl<'a> Batch<'a> {
         }
         let numbered = self.questions.iter().zip(1..);
         numbered
-            .map(|(question, number)| draft(assistant, question, Size::of(self.pictures[question.picture]), number))
+            .map(|(question, number)| draft(model, question, Size::of(self.pictures[question.picture]), number))
             .collect()
     }
 }
@@ -123,27 +125,58 @@ pub struct Answer {
     pub looks: Vec<LookReport>,
     /// How the patches lie on the original picture.
     pub grid: Grid,
+    /// Which of them lie under each image token: looks are at tokens.
+    pub places: Places,
     /// What the whole batch cost, in time.
     pub timing: Timing,
 }
 
+impl Answer {
+    /// Its looks, at the cells of the grid.
+    #[must_use]
+    pub fn looks_on_cells(&self) -> Vec<LookReport> {
+        self.looks.iter().map(|look| on_cells(std::slice::from_ref(&self.places), look.clone())).collect()
+    }
+}
+
 /// A question that is ready to be begun with.
-fn draft<'a>(assistant: &Assistant, question: &Question<'a>, size: Size, number: usize) -> Result<Draft<'a>> {
-    question.replaced.check(assistant.config().language.width)?;
+fn draft<'a>(model: &dyn Speaking, question: &Question<'a>, size: Size, number: usize) -> Result<Draft<'a>> {
+    question.replaced.check(model.width())?;
     let messages = [generator::question(1, question.text)];
-    let draft = Draft::new(assistant, &messages, &[size], question.options);
+    let draft = Draft::new(model, &messages, &[size], question.options);
     let mut draft = draft.map_err(|error| error.of_question(number))?;
     draft.replacing = Replacing::Given(question.replaced);
     Ok(draft)
 }
 
-/// Refuses what [`answer`] would refuse about one question, without computing anything.
+/// Refuses what [`answer`] would refuse about one question on a picture of this size, without computing anything.
 ///
 /// # Errors
 /// An empty question, one that does not fit the context, an option that cannot be.
-pub fn check(assistant: &Assistant, question: &Question) -> Result<()> {
-    // Prompts are the same for pictures of all sizes.
-    draft(assistant, question, Size::square(1), 1).map(drop)
+pub fn check(model: &dyn Speaking, question: &Question, picture: Size) -> Result<()> {
+    draft(model, question, picture, 1).map(drop)
+}
+
+/// A model of any kind, asked batch by batch.
+pub trait Answers: Sync {
+    /// How it speaks.
+    fn speaking(&self) -> &dyn Speaking;
+
+    /// As [`answer`].
+    ///
+    /// # Errors
+    /// As [`answer`].
+    fn answer(&self, batch: &Batch, on_event: &mut dyn FnMut(Event)) -> Result<Vec<Answer>>;
+}
+
+impl<M: Model> Answers for M {
+    fn speaking(&self) -> &dyn Speaking {
+        self
+    }
+
+    fn answer(&self, batch: &Batch, on_event: &mut dyn FnMut(Event)) -> Result<Vec<Answer>> {
+        answer(self, batch, on_event)
+    }
 }
 
 /// Answers every question of a batch, in the order of the questions.
@@ -151,31 +184,38 @@ pub fn check(assistant: &Assistant, question: &Question) -> Result<()> {
 /// # Errors
 /// Before anything is computed: an empty question, one that does not fit the context, an option that cannot be.
 /// Later: weights that lead to NaN.
-pub fn answer(assistant: &Assistant, batch: &Batch, on_event: &mut dyn FnMut(Event)) -> Result<Vec<Answer>> {
+pub fn answer<M: Model>(model: &M, batch: &Batch, on_event: &mut dyn FnMut(Event)) -> Result<Vec<Answer>> {
     let started = Instant::now();
-    let drafts = batch.drafts(assistant)?;
+    let drafts = batch.drafts(model)?;
     if drafts.is_empty() {
         return Ok(Vec::new());
     }
     let mut clock = Clock::from(started);
-    let prepared = batch.pictures.par_iter().map(|picture| assistant.prepare(picture)).collect::<Result<Vec<_>>>()?;
+    let prepared = batch.pictures.par_iter().map(|picture| model.prepare(picture)).collect::<Result<Vec<_>>>()?;
     let mut timing = Timing { prepare: clock.lap(), ..Timing::default() };
-    let views = prepared.par_iter().map(|picture| assistant.see(&picture.form)).collect::<Result<Vec<_>>>()?;
+    let views = prepared.par_iter().map(|picture| model.see(&picture.form)).collect::<Result<Vec<_>>>()?;
     timing.encode = clock.lap();
     let views: Vec<_> = views.into_iter().map(Arc::new).collect();
-    let ground = |views: &Arc<_>| Ok(Arc::new(assistant.ground(&[], std::slice::from_ref(views))?));
-    let grounds = views.par_iter().map(ground).collect::<Result<Vec<_>>>()?;
+    // Questions on one picture that begin alike go on from the same.
+    let place = |(draft, question): (&Draft, &Question)| (question.picture, draft.first.clone());
+    let places: BTreeSet<(usize, Vec<u32>)> = drafts.iter().zip(batch.questions).map(place).collect();
+    let ground = |(picture, first): (usize, Vec<u32>)| {
+        let ground = Arc::new(model.ground(&first, std::slice::from_ref(&views[picture]))?);
+        Ok(((picture, first), ground))
+    };
+    let grounds = places.into_par_iter().map(ground).collect::<Result<BTreeMap<_, _>>>()?;
     let begun = drafts.into_iter().zip(batch.questions).map(|(draft, question)| {
-        let slab = assistant.decoder().slab(draft.most_slots(assistant), assistant.device())?;
-        Ok(Talk::new(assistant, draft, Conversation::new(grounds[question.picture].clone(), slab)?))
+        let slab = model.decoder().slab(draft.most_slots(model), model.device())?;
+        let ground = grounds[&place((&draft, question))].clone();
+        Ok(Talk::new(model, draft, Conversation::new(ground, slab)?))
     });
     let mut talks = begun.collect::<Result<Vec<Talk>>>()?;
     timing.prefill = clock.lap();
-    converse(assistant, &mut talks, &mut timing, on_event)?;
+    converse(model, &mut talks, &mut timing, on_event)?;
     timing.total = started.elapsed().as_secs_f64() * 1e3;
 
     let answered =
-        |(talk, question): (Talk, &Question)| answered(assistant, talk, prepared[question.picture].places.grid, timing);
+        |(talk, question): (Talk, &Question)| answered(model, talk, &prepared[question.picture].places, timing);
     Ok(talks.into_iter().zip(batch.questions).map(answered).collect())
 }
 
@@ -235,12 +275,12 @@ impl Clock {
 }
 
 /// What a question came to.
-fn answered(assistant: &Assistant, talk: Talk, grid: Grid, timing: Timing) -> Answer {
-    let usage = talk.usage(assistant);
+fn answered(model: &dyn Speaking, talk: Talk, places: &Places, timing: Timing) -> Answer {
+    let usage = talk.usage(model);
     let finish = talk.finish.unwrap_or(Finish::Context);
-    let steps = assistant.tokenizer.decode(talk.said_steps());
+    let steps = model.spelled(talk.said_steps());
     let Talk { said: text, tokens, looks, .. } = talk;
-    Answer { text, steps, tokens, finish, usage, looks, grid, timing }
+    Answer { text, steps, tokens, finish, usage, looks, grid: places.grid, places: places.clone(), timing }
 }
 
 #[cfg(test)]

@@ -213,7 +213,7 @@ impl Told<'_> {
         };
         let (picture, picture_hash) = (&self.source.opened.picture, &self.source.hash[..]);
         let asked = Asked { picture, picture_hash, question: self.question, options: options(self.ask) };
-        Ok(record(self.assistant, &asked, self.answer, &drawings))
+        Ok(record(self.assistant.identity(), &asked, self.answer, &drawings))
     }
 }
 

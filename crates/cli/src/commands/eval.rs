@@ -1,17 +1,25 @@
 //! `lare eval`: a model on a part of the suite or on a benchmark, graded item by item, and whether its thoughts matter.
 
-use super::{Outcome, assistant, counted};
+use super::{Outcome, assistant, counted, generate};
 use crate::args::{Eval, StepCount};
 use crate::failure::Failure;
+use crate::hub;
 use crate::messages::{Messages, Report};
+use clap::ValueEnum;
 use lare_data::Task;
 use lare_eval::rules::{BothRight, Circular, YesNo};
 use lare_eval::summary::{Effect, Group};
 use lare_eval::{Intervention, Job, Refocus, Rules, Settings, Source, Summary, benchmark, stats::Interval};
+use lare_infer::Options;
+use lare_infer::model::Speaking;
+use lare_infer::session::Answers;
+use lare_trace::ModelInfo;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+/// Most tokens of a pretrained model's answer where nobody says otherwise.
+const ANSWER_TOKENS: usize = 512;
 /// Questions of each task of the suite, unless said otherwise.
 const COUNT: usize = 200;
 
@@ -24,22 +32,26 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
             .part("got", e)
             .hint("leave it out: f32 is computed everywhere")
     })?;
-    let assistant = assistant(eval.model.as_deref())?;
     let source = source(eval)?;
+    let Asked { model, identity, takes_steps, most_tokens } = asked(eval, messages)?;
     let settings = Settings {
         steps: match eval.steps {
-            StepCount::Auto => None,
+            StepCount::Auto if takes_steps => None,
+            StepCount::Auto => Some(0),
             StepCount::Fixed(steps) => Some(steps),
         },
+        dtype: eval.dtype.and_then(|dtype| Some(dtype.to_possible_value()?.get_name().to_owned())),
+        max_tokens: eval.max_tokens.or(most_tokens),
         halt_threshold: eval.halt_threshold,
         interventions: interventions(eval)?,
         seed: eval.seed,
         batch: eval.batch,
         bf16: eval.bf16,
-        ..Settings::new(&assistant, &*source)
+        ..Settings::new(identity, &*source)
     };
     let folder = eval.out.clone().unwrap_or_else(|| {
-        PathBuf::from("runs/eval").join(format!("{}-{}-{}", settings.model, settings.items.name(), settings.digest()))
+        let model = settings.model.replace('/', "-"); // of a hub's id
+        PathBuf::from("runs/eval").join(format!("{model}-{}-{}", settings.items.name(), settings.digest()))
     });
     let left_out = settings.items.left_out();
     if !left_out.is_empty() {
@@ -47,7 +59,7 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
     }
     let mut bar = messages.progress("answering", Some(source.count() as u64));
     let interrupted = super::listen()?;
-    let job = Job { assistant: &assistant, source: &*source, settings: &settings, folder: &folder, keep: eval.keep };
+    let job = Job { model: &*model, source: &*source, settings: &settings, folder: &folder, keep: eval.keep };
     let found = job.run(&mut |done| {
         bar.at(done as u64, "answering");
         !interrupted.load(Ordering::Relaxed)
@@ -75,6 +87,42 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
+/// Who is asked.
+struct Asked {
+    model: Box<dyn Answers>,
+    identity: ModelInfo,
+    /// Whether it was taught to take latent steps.
+    takes_steps: bool,
+    /// Most tokens of an answer, where the context alone would be too many.
+    most_tokens: Option<usize>,
+}
+
+/// Loads the model: of `lare train`, or from a Hugging Face folder.
+fn asked(eval: &Eval, messages: &Messages) -> Result<Asked, Failure> {
+    let folder = eval.model.as_deref().map(hub::folder).transpose()?;
+    let Some(folder) = folder.as_deref().filter(|folder| generate::is_for(folder)) else {
+        super::ask::refuse_what_pretrained_models_have(eval.dtype, eval.adapter.as_deref())?;
+        let model = assistant(folder.as_deref())?;
+        return Ok(Asked { identity: model.identity(), model: Box::new(model), takes_steps: true, most_tokens: None });
+    };
+    let adapter = eval.adapter.as_deref().map(generate::open_adapter).transpose()?;
+    let generator = generate::load(folder, eval.dtype.map(Into::into), adapter.as_ref(), messages)?;
+    if generator.base().fine().is_none() {
+        return Err(Failure::new("all questions are about pictures")
+            .part("expected", "a model that sees")
+            .part("got", format!("{}, which reads text alone", generator.base().architecture.family)));
+    }
+    if let StepCount::Auto = eval.steps {
+        generate::settled(&generator, Options::default().steps, messages);
+    }
+    let identity = match &adapter {
+        Some(adapter) => generate::identity(adapter),
+        None => generate::identity_as_published(folder, &generator)?,
+    };
+    let most_tokens = Some(generator.manner().answer_tokens.unwrap_or(ANSWER_TOKENS));
+    Ok(Asked { identity, model: Box::new(generator), takes_steps: adapter.is_some(), most_tokens })
+}
+
 /// Says what a reader of the numbers should know.
 fn warn(settings: &Settings, summary: &Summary, messages: &Messages) {
     if summary.never_thought() && settings.steps != Some(0) {
@@ -97,7 +145,7 @@ fn warn(settings: &Settings, summary: &Summary, messages: &Messages) {
 }
 
 fn refuse_nothing(eval: &Eval) -> Result<(), Failure> {
-    for (flag, value) in [("--count", eval.count), ("--batch", Some(eval.batch))] {
+    for (flag, value) in [("--count", eval.count), ("--batch", Some(eval.batch)), ("--max-tokens", eval.max_tokens)] {
         if value == Some(0) {
             return Err(Failure::new(format!("`{flag} 0` asks nothing")).part("expected", "at least 1").part("got", 0));
         }

@@ -15,8 +15,8 @@ use lare_infer::load::sha256;
 use lare_infer::model::Speaking;
 use lare_infer::record::{Asked, of_pretrained};
 use lare_infer::{Adapter, Finish, Format, LookReport, Options, Steps};
-use lare_model::pretrained::Architecture;
 use lare_model::pretrained::gguf::is_gguf;
+use lare_model::pretrained::{Architecture, Pretrained};
 use lare_trace::ModelInfo;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -187,8 +187,16 @@ impl Told<'_> {
     }
 }
 
+/// A model as it was published, as an evaluation knows it.
+pub(super) fn identity_as_published(folder: &Path, generator: &Generator) -> Result<ModelInfo, Failure> {
+    let file = folder.join("config.json");
+    let config = std::fs::read(&file).map_err(|e| Failure::new(format!("cannot read {}: {e}", file.display())))?;
+    let weights_hash = Pretrained::fingerprint(folder).map_err(lare_infer::Error::from)?;
+    Ok(ModelInfo { name: generator.name.clone(), config_hash: sha256(&config), weights_hash })
+}
+
 /// A base with an adapter, as a trace names it.
-fn identity(adapter: &Adapter) -> ModelInfo {
+pub(super) fn identity(adapter: &Adapter) -> ModelInfo {
     let base = &adapter.settings.base;
     ModelInfo {
         name: base.name.clone(),

@@ -246,6 +246,50 @@ fn an_adapter_that_was_not_taught_to_stop_thinks_as_it_was_trained() {
 }
 
 #[test]
+fn a_pretrained_model_is_measured_as_it_is_asked() {
+    let place = Place::new();
+    train_without_halting(&place);
+    let eval = |more: &[&str]| {
+        let ran = place.run(&[&["eval", "--model", "user", "--tasks", "read,hop", "--count", "2"], more].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran
+    };
+    let lines = |folder: &str| -> Vec<Value> {
+        let text = fs::read_to_string(place.path().join(folder).join("items.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let adapted = ["--adapter", "run/adapter", "--max-tokens", "6"];
+    let ran = eval(&[&adapted[..], &["--causal", "--keep", "2", "--out", "adapted"]].concat());
+    assert!(ran.err.contains("halting head was not trained"), "{}", ran.err);
+    let items = lines("adapted");
+    assert_eq!(items.len(), 4);
+    for (number, item) in (1..).zip(&items) {
+        assert_eq!(item["usage"]["latent_steps"], 2, "{item}");
+        let tried = item["replaced"].as_array().unwrap().len();
+        assert!(tried >= 9 && !item["hits"].as_array().unwrap().is_empty(), "{item}");
+        let picture = format!("adapted/traces/{number}/picture.png");
+        let ask =
+            [&["ask", "--model", "user"], &adapted[..], &["--no-looks", &picture, item["prompt"].as_str().unwrap()]];
+        let asked = place.run(&ask.concat());
+        assert_eq!(asked.out.trim_end(), item["said"].as_str().unwrap().trim_end(), "{}", asked.err);
+    }
+    let trace = fs::read_to_string(place.path().join("adapted/traces/1/trace.json")).unwrap();
+    let trace: Value = serde_json::from_str(&trace).unwrap();
+    assert_eq!(trace["model"]["name"], "user");
+    let told = place.run(&["report", "adapted", "--out", "told"]);
+    assert_eq!(told.code, 0, "{}", told.err);
+
+    eval(&["--max-tokens", "6", "--dtype", "q8_0", "--out", "published"]);
+    assert!(lines("published").iter().all(|item| item["usage"]["latent_steps"] == 0 && item["said"].is_string()));
+    let settings = fs::read_to_string(place.path().join("published/settings.json")).unwrap();
+    let settings: Value = serde_json::from_str(&settings).unwrap();
+    let [dtype, tokens, steps] = ["dtype", "max_tokens", "steps"].map(|field| settings[field].clone());
+    assert_eq!((dtype, tokens, steps), ("q8_0".into(), 6.into(), 0.into()));
+    let ran = place.run(&["eval", "--dtype", "bf16", "--model", "told"]);
+    assert!(ran.code == 2 && ran.err.contains("--dtype"), "{}", ran.err);
+}
+
+#[test]
 fn the_looks_of_a_pretrained_model_are_traced_and_drawn() {
     for (family, columns_per_row) in [("qwen2_5_vl", 2.0), ("qwen3_vl", 2.0), ("smolvlm", 2.0)] {
         let place = Place::new();

@@ -24,6 +24,8 @@ pub fn run(items: usize, right: usize) -> Run {
         seed: 1,
         batch: 4,
         bf16: false,
+        dtype: None,
+        max_tokens: None,
     };
     let records = (0..items).map(|number| record(number, items, right)).collect();
     Run::new("runs/made".as_ref(), settings, records).unwrap()

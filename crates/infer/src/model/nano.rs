@@ -1,6 +1,6 @@
 //! The models of `lare train`: one picture, one question, words of a small vocabulary.
 
-use super::{Key, LaidOut, Manner, Model, Prepared, Speaking, Spelling};
+use super::{Drawn, Key, LaidOut, Manner, Model, Prepared, Speaking, Spelling};
 use crate::draw::{self, Drawing};
 use crate::look::{best, softmax};
 use crate::places::Places;
@@ -81,6 +81,10 @@ impl Speaking for Assistant {
 
     fn hear_no_more(&self, _: &mut Spelling) {}
 
+    fn spelled(&self, steps: &[u32]) -> String {
+        self.tokenizer.decode(steps)
+    }
+
     fn word(&self, id: u32) -> String {
         self.tokenizer.word(id).unwrap_or_default().to_owned()
     }
@@ -94,6 +98,12 @@ impl Speaking for Assistant {
 
     fn can_draw(&self) -> bool {
         true
+    }
+
+    fn drawn(&self) -> Option<Drawn> {
+        let Config { semantic, vision, .. } = self.config();
+        let (shrink, cell_px) = (semantic.shrink() as f32, vision.cell_px as f32);
+        Some(Drawn { side: semantic.drawing_px, shrink, cell_px })
     }
 
     fn draw(&self, thoughts: &[&[f32]], seed: u64) -> Result<Vec<Drawing>> {
