@@ -22,7 +22,7 @@
 //!
 //! let assistant = lare_infer::Assistant::from_folder("runs/nano/model".as_ref())?;
 //! let source = Refocus::new(Split::Val, Task::ALL.to_vec(), 100);
-//! let settings = Settings::new(&assistant, &source);
+//! let settings = Settings::new(assistant.identity(), &source);
 //! let found = lare_eval::run(&assistant, &source, &settings, "runs/eval".as_ref(), &mut |_| true)?;
 //! let summary = Summary::of(&settings, &found.records);
 //! assert!(summary.is_some_and(|summary| summary.all.items == 900));

@@ -33,22 +33,8 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
             .hint("leave it out: f32 is computed everywhere")
     })?;
     let source = source(eval)?;
-    let Asked { model, identity, takes_steps, most_tokens } = asked(eval, messages)?;
-    let settings = Settings {
-        steps: match eval.steps {
-            StepCount::Auto if takes_steps => None,
-            StepCount::Auto => Some(0),
-            StepCount::Fixed(steps) => Some(steps),
-        },
-        dtype: eval.dtype.and_then(|dtype| Some(dtype.to_possible_value()?.get_name().to_owned())),
-        max_tokens: eval.max_tokens.or(most_tokens),
-        halt_threshold: eval.halt_threshold,
-        interventions: interventions(eval)?,
-        seed: eval.seed,
-        batch: eval.batch,
-        bf16: eval.bf16,
-        ..Settings::new(identity, &*source)
-    };
+    let asked = asked(eval, messages)?;
+    let settings = settings(eval, &asked, &*source)?;
     let folder = eval.out.clone().unwrap_or_else(|| {
         let model = settings.model.replace('/', "-"); // of a hub's id
         PathBuf::from("runs/eval").join(format!("{model}-{}-{}", settings.items.name(), settings.digest()))
@@ -59,7 +45,7 @@ pub fn run(eval: &Eval, messages: &Messages) -> Result<Outcome, Failure> {
     }
     let mut bar = messages.progress("answering", Some(source.count() as u64));
     let interrupted = super::listen()?;
-    let job = Job { model: &*model, source: &*source, settings: &settings, folder: &folder, keep: eval.keep };
+    let job = Job { model: &*asked.model, source: &*source, settings: &settings, folder: &folder, keep: eval.keep };
     let found = job.run(&mut |done| {
         bar.at(done as u64, "answering");
         !interrupted.load(Ordering::Relaxed)
@@ -121,6 +107,25 @@ fn asked(eval: &Eval, messages: &Messages) -> Result<Asked, Failure> {
     };
     let most_tokens = Some(generator.manner().answer_tokens.unwrap_or(ANSWER_TOKENS));
     Ok(Asked { identity, model: Box::new(generator), takes_steps: adapter.is_some(), most_tokens })
+}
+
+/// How they are asked.
+fn settings(eval: &Eval, asked: &Asked, source: &dyn Source) -> Result<Settings, Failure> {
+    Ok(Settings {
+        steps: match eval.steps {
+            StepCount::Auto if asked.takes_steps => None,
+            StepCount::Auto => Some(0),
+            StepCount::Fixed(steps) => Some(steps),
+        },
+        dtype: eval.dtype.and_then(|dtype| Some(dtype.to_possible_value()?.get_name().to_owned())),
+        max_tokens: eval.max_tokens.or(asked.most_tokens),
+        halt_threshold: eval.halt_threshold,
+        interventions: interventions(eval)?,
+        seed: eval.seed,
+        batch: eval.batch,
+        bf16: eval.bf16,
+        ..Settings::new(asked.identity.clone(), source)
+    })
 }
 
 /// Says what a reader of the numbers should know.
