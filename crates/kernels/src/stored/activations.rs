@@ -3,13 +3,14 @@
 
 use super::Matrix;
 use super::format::{Format, Q4K_GROUP, Q4K_GROUPS, Q4K_LENGTH, Q8_0_LENGTH};
+use super::vector::Path;
 
 /// Elements of a block of floats.
 pub(super) const FLOATS: usize = 32;
 /// Words of the 32 bytes that hold two groups of Q4_K.
 pub(super) const Q4K_WORDS: usize = 16;
-/// The largest whole number an activation becomes.
-const MOST: f32 = i16::MAX as f32;
+/// The largest whole number an activation becomes: of those whose upper and lower byte both have a sign.
+const MOST: f32 = (i8::MAX as i16 * 256 + i8::MAX as i16) as f32;
 /// Blocks whose largest activation is smaller count as zeros: the inverse of their scale would be infinite.
 const LEAST: f32 = 1e-30;
 /// Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits; a cast would not vectorise.
@@ -50,10 +51,10 @@ pub(super) const fn parted(place: usize) -> usize {
 }
 
 impl Activations {
-    /// Of `x` `[R, I]`, in groups of at most `group` rows, for the formats of `weight` `[O, I]`.
-    pub(super) fn new(x: &[f32], weight: &Matrix, group: usize) -> Self {
+    /// Of `x` `[R, I]`, in groups as the registers of `path` want them, for the formats of `weight` `[O, I]`.
+    pub(super) fn new(x: &[f32], weight: &Matrix, path: Path) -> Self {
         let inputs = weight.inputs;
-        let mut new = Self { rows: x.len() / inputs.max(1), inputs, group, ..Self::default() };
+        let mut new = Self { rows: x.len() / inputs.max(1), inputs, group: path.group(), ..Self::default() };
         let needs = |formats: &[Format]| weight.parts.iter().any(|part| formats.contains(&part.format));
         // Elements of a block, zeros behind the row's end.
         let block = |row: usize, start: usize| -> [f32; FLOATS] {
@@ -81,7 +82,11 @@ impl Activations {
             };
             (new.q4k.scales, new.q4k.values) = new.order(Q4K_LENGTH).map(whole).unzip();
             new.q4k_sums = new.q4k.values.iter().map(|Aligned(values)| Aligned(sums(values))).collect();
-            new.q4k.values.iter_mut().for_each(|Aligned(values)| *values = q4k_order(values));
+            let alone = |row: usize| path.takes_bytes() && new.rows - row / new.group * new.group == 1;
+            let in_order = |(Aligned(values), [row, _]): (&Aligned<_>, [usize; 2])| {
+                Aligned(if alone(row) { q4k_bytes(values) } else { q4k_order(values) })
+            };
+            new.q4k.values = new.q4k.values.iter().zip(new.order(Q4K_LENGTH)).map(in_order).collect();
         }
         new
     }
@@ -141,19 +146,31 @@ pub(super) struct Q8_0Activations<'a, const G: usize> {
 #[derive(Clone, Copy)]
 pub(super) struct Q4KActivations<'a, const G: usize> {
     pub scales: &'a [[f32; G]],
-    /// In the [`q4k_order`].
+    /// In the [`q4k_order`], or, of a row alone where the path takes bytes, [`q4k_bytes`].
     pub values: &'a [[Aligned<[i16; Q4K_LENGTH]>; G]],
     /// Of each 32 values.
     pub sums: &'a [[Aligned<[i32; Q4K_GROUPS]>; G]],
 }
 
-impl<const G: usize> Q4KActivations<'_, G> {
+impl<'a, const G: usize> Q4KActivations<'a, G> {
+    /// A group of one row as such.
+    #[inline(always)]
+    pub(super) fn alone(&self) -> Option<Q4KActivations<'a, 1>> {
+        let Self { scales, values, sums } = self;
+        (G == 1).then(|| Q4KActivations { scales: ones(scales), values: ones(values), sums: ones(sums) })
+    }
+
     /// `count` blocks from `start` on.
     #[inline(always)]
     pub(super) fn some(&self, start: usize, count: usize) -> Self {
         let some = start..start + count;
         Self { scales: &self.scales[some.clone()], values: &self.values[some.clone()], sums: &self.sums[some] }
     }
+}
+
+/// Groups one by one.
+fn ones<T, const G: usize>(groups: &[[T; G]]) -> &[[T; 1]] {
+    groups.as_flattened().as_chunks().0
 }
 
 /// The scale, and the nearest whole numbers.
@@ -176,6 +193,17 @@ fn q4k_order(values: &[i16; Q4K_LENGTH]) -> [i16; Q4K_LENGTH] {
         *to = std::array::from_fn(|word| from[2 * word]);
     }
     ordered
+}
+
+/// Values as an upper and a lower byte, both signed: for each half of the block, the 64 upper bytes of groups 0 and 2,
+/// their lower ones, and the same of groups 1 and 3. Two bytes lie in each number.
+fn q4k_bytes(values: &[i16; Q4K_LENGTH]) -> [i16; Q4K_LENGTH] {
+    std::array::from_fn(|place| {
+        let (half, odd, lower, second) = (place / 128, place / 64 % 2, place / 32 % 2, place / 16 % 2);
+        let from = (4 * half + 2 * second + odd) * Q4K_GROUP + place % 16 * 2;
+        let byte = |value: i16| if lower == 1 { value as u8 } else { ((value - i16::from(value as i8)) >> 8) as u8 };
+        i16::from_le_bytes([byte(values[from]), byte(values[from + 1])])
+    })
 }
 
 /// The sum of each 32 values.

@@ -53,7 +53,7 @@ fn some_rows(x: &[f32], gate_up: &Matrix, down: &Matrix) -> [Vec<f32>; 2] {
     let path = Path::best();
     let rows = x.len() / gate_up.inputs.max(1);
     let (widen, narrow) = (Product::new(gate_up), Product::new(down));
-    let x = Activations::new(x, gate_up, path.group());
+    let x = Activations::new(x, gate_up, path);
     let hidden: OnceLock<Activations> = OnceLock::new();
     let mut out = Vec::new();
     let wide = filled(rows * gate_up.outputs, |wide| {
@@ -70,7 +70,7 @@ fn some_rows(x: &[f32], gate_up: &Matrix, down: &Matrix) -> [Vec<f32>; 2] {
                     for (wide, out) in wide.chunks(gate_up.outputs).zip(narrow.chunks_mut(down.inputs)) {
                         gated_row(wide, out);
                     }
-                    let _ = hidden.set(Activations::new(&narrow, down, path.group()));
+                    let _ = hidden.set(Activations::new(&narrow, down, path));
                 }
                 // SAFETY: as above.
                 (_, Some(hidden)) => unsafe { narrow.run(path, task, hidden, out) },

@@ -5,7 +5,7 @@
 //! Q8_0 and Q4_K: activations become whole numbers of 16 bits with one scale a block, and their products with the
 //! weights' whole numbers are summed exactly within a block. ggml takes 8 bits, so that activations add as much error
 //! as Q8_0's weights. 16 bits take as many instructions with Q8_0 (widening the weights, where 8 bits move their
-//! signs) and leave 1e-5 of the result. In f32 the conversion alone would take twice as many, and a core with AVX2
+//! signs) and leave 1e-5 of the result; with Q4_K they are two times 8 bits where the processor multiplies those. In f32 the conversion alone would take twice as many, and a core with AVX2
 //! would be slower than its memory.
 //!
 //! A row's sums do not depend on the rows beside it, and are the same on every path: lanes are the running sums that
@@ -68,6 +68,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use super::activations::Activations;
 use super::{Matrix, Rows};
@@ -90,6 +92,8 @@ const PARALLEL_PRODUCTS: usize = 1 << 15;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Path {
     #[cfg(target_arch = "x86_64")]
+    Vnni,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -108,6 +112,11 @@ impl Path {
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c");
                 let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
+                let vnni = avx512
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni");
+                there.extend(vnni.then_some(Self::Vnni));
                 there.extend(avx512.then_some(Self::Avx512));
                 there.extend(avx2.then_some(Self::Avx2));
             }
@@ -130,9 +139,21 @@ impl Path {
         }
     }
 
+    /// Whether one row of activations alone is multiplied byte by byte with Q4_K.
+    pub(super) fn takes_bytes(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => true,
+            _ => false,
+        }
+    }
+
     fn run(self, task: Task) {
         match self {
             // SAFETY: only a path that the machine has is in `all`.
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => unsafe { vnni::run(task) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512::run(task) },
             // SAFETY: as above.
@@ -233,7 +254,7 @@ pub(super) fn forward(path: Path, x: &[f32], weight: &Matrix, bias: Option<&[f32
     filled(x.len() / inputs * weight.outputs, |out| {
         for (x, out) in x.chunks(ROWS * inputs).zip(out.chunks_mut(ROWS * outputs)) {
             let rows = x.len() / inputs;
-            let x = Activations::new(x, weight, path.group());
+            let x = Activations::new(x, weight, path);
             let out = Out { to: Shared::new(out), outputs, bias };
             // SAFETY: every task runs once, and `out` is the whole of these rows' result.
             let run = |task| unsafe { product.run(path, task, &x, out) };

@@ -116,14 +116,14 @@ fn q4k_row<const G: usize>(weights: &[u8], x: Q4KActivations<G>) -> [f32; G] {
                 for (kind, weights) in four_bits(load(values), scales).into_iter().enumerate() {
                     for g in 0..G {
                         let x = load_words(&x[g].0.as_chunks().0[j / 2 * 8 + kind * 2 + j % 2]);
-                        whole[g][kind % 2] = _mm256_add_epi32(whole[g][kind % 2], _mm256_madd_epi16(weights, x));
+                        whole[g][kind / 2] = _mm256_add_epi32(whole[g][kind / 2], _mm256_madd_epi16(weights, x));
                     }
                 }
             }
             let scale = half(block[0], block[1]);
             for g in 0..G {
                 let scale = _mm256_mul_ps(scale, _mm256_set1_ps(scales[g]));
-                let whole = _mm256_cvtepi32_ps(_mm256_add_epi32(whole[g][0], whole[g][1]));
+                let whole = _mm256_cvtepi32_ps(_mm256_hadd_epi32(whole[g][0], whole[g][1]));
                 sums[g][0] = _mm256_fmadd_ps(whole, scale, sums[g][0]);
             }
         }

@@ -14,7 +14,7 @@ const VECTORS: usize = FLOATS / LANES;
 define_run!([2, 2, 2, 4], 2, target_feature(enable = "avx2,fma,f16c,avx512f,avx512dq"));
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512dq")]
-fn f32<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
+pub(super) fn f32<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
     floats(weights, x, |block: &[u8; 4 * FLOATS]| {
         let parts = block.as_chunks().0;
         [0, 1].map(|v| _mm512_castsi512_ps(load(&parts[v])))
@@ -22,7 +22,7 @@ fn f32<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512dq")]
-fn f16<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
+pub(super) fn f16<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
     floats(weights, x, |block: &[u8; 2 * FLOATS]| {
         let parts = block.as_chunks().0;
         [0, 1].map(|v| _mm512_cvtph_ps(load_half(&parts[v])))
@@ -31,7 +31,7 @@ fn f16<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -
 
 /// A word of two neighbours is one of them after a shift, and the other, but for the bits below, as it is.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512dq")]
-fn bf16<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
+pub(super) fn bf16<const O: usize, const G: usize>(weights: [&[u8]; O], x: &[[Floats; G]]) -> [[f32; G]; O] {
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     floats(weights, x, |block: &[u8; 2 * FLOATS]| {
         let words = load(block);
@@ -77,7 +77,7 @@ fn fold_wide(sums: __m512) -> f32 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; 64]) -> __m512i {
+pub(super) fn load(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: 64 bytes, at any address.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }

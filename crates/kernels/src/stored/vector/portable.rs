@@ -74,7 +74,8 @@ fn q4k<const O: usize, const G: usize>(weights: [&[u8]; O], x: Q4KActivations<G>
     weights.map(|weights| q4k_row(weights, x))
 }
 
-/// Sum `lane` takes elements `4 lane .. 4 lane + 4` of each group, scaled; sum `8 + lane` the minimum of group `lane`.
+/// Sum `4 half + 2 odd + quarter` takes, scaled, elements `16 half + 8 quarter ..` of each group that is odd or is not,
+/// eight of them; sum `8 + lane` the minimum of group `lane`.
 fn q4k_row<const G: usize>(weights: &[u8], x: Q4KActivations<G>) -> [f32; G] {
     let mut sums = [[0f32; 2 * Q4K_GROUPS]; G];
     for (b, block) in weights.as_chunks().0.iter().enumerate() {
@@ -86,7 +87,7 @@ fn q4k_row<const G: usize>(weights: &[u8], x: Q4KActivations<G>) -> [f32; G] {
                 let scale = i32::from(block.scales[4 * half + 2 * second + upper]);
                 for (word, x) in x.iter().enumerate() {
                     let value = block.values[2 * half + second][2 * word + odd] >> (4 * upper) & 0xf;
-                    whole[word / 2] += i32::from(value) * scale * i32::from(*x);
+                    whole[word / 8 * 4 + upper * 2 + word / 4 % 2] += i32::from(value) * scale * i32::from(*x);
                 }
             }
             let (scale, minimum) = (block.scale * x.scales[b][g], -(block.minimum * x.scales[b][g]));
