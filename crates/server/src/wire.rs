@@ -54,8 +54,10 @@ pub struct StreamOptions {
     pub include_usage: Option<bool>,
 }
 
-/// Our own part of a request.
+/// Our own part of a request. Only here are unknown fields refused: an intervention by a misspelt name would leave the answer as
+/// it is, and show that thoughts do not matter.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Extensions {
     /// Latent steps.
     pub steps: Option<Steps>,

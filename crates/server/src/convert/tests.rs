@@ -118,15 +118,21 @@ fn stop_is_a_text_or_up_to_four() {
 }
 
 #[test]
+fn fields_of_lare_that_are_not_known_are_refused_with_those_that_are() {
+    let refused = asked(with(json!({ "lare": { "replace": "noise" } }))).unwrap_err().message;
+    assert!(["lare.replace", "intervention", "halt_threshold"].iter().all(|word| refused.contains(word)), "{refused}");
+}
+
+#[test]
 fn unknown_fields_are_ignored_and_named() {
     let body = json!({
         "messages": [{ "role": "user", "content": "a", "name": "x" }],
-        "logit_bias": {}, "lare": { "colour": 1 }
+        "logit_bias": {}
     });
     let (_, unknown) = read(body.to_string().as_bytes()).unwrap();
     let mut unknown = unknown;
     unknown.sort();
-    assert_eq!(unknown, ["lare.?.colour", "logit_bias", "messages.?.0.name"].map(str::to_owned));
+    assert_eq!(unknown, ["logit_bias", "messages.?.0.name"].map(str::to_owned));
 }
 
 #[test]

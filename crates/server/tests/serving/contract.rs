@@ -116,7 +116,7 @@ fn unknown_fields_are_ignored() {
     let server = serve();
     let more = json!({
         "logit_bias": {}, "user": "u", "response_format": { "type": "text" }, "reasoning_effort": "low",
-        "top_k": 4, "repetition_penalty": 1.1, "extra": [1, { "a": null }], "lare": { "colour": 1 },
+        "top_k": 4, "repetition_penalty": 1.1, "extra": [1, { "a": null }],
         "stream_options": { "more": true },
     });
     assert_eq!(server.ask(&with(question(QUESTION), more)).said(), server.ask(&question(QUESTION)).said());
