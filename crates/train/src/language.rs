@@ -1,18 +1,25 @@
-//! A nano model whose language model starts from a pretrained one: its blocks as they were published, and each word of the suite's
-//! vocabulary as the mean of the pieces in which the pretrained tokenizer writes it.
+//! A nano model whose language model starts from a pretrained one: its blocks as they were published, all or the first of them, and each
+//! word of the suite's vocabulary as the mean of the pieces in which the pretrained tokenizer writes it.
 
 use crate::vars::Vars;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use lare_data::Tokenizer;
 use lare_data::chat::FolderTokenizer;
-use lare_model::config::Language;
+use lare_model::config::{Config, Language};
 use lare_model::decoder::Shape;
 use lare_model::pretrained::gguf::{Gguf, is_gguf};
 use lare_model::pretrained::parts::Parts;
+use lare_model::{Init, Source};
 use std::path::Path;
 
 const EMBEDDING: &str = "language.embedding";
+/// The last stage of the coarse eyes, which is as wide as the decoder.
+const LAST_STAGE: &str = "vision.coarse.stages.3.";
+/// How large what the coarse eyes see starts, where in a decoder from nothing it is 1. The first blocks of a pretrained one add much of the same to
+/// every token (SmolLM2-135M: mean square 3 in the first, whatever the token): of tokens as small as its embeddings, or of 1, hardly anything is
+/// left to tell them apart by.
+const SEEN: f64 = 4.0;
 
 /// Puts the language model of a Hugging Face folder or GGUF file into the variables of a nano model with the decoder `ours`.
 ///
@@ -26,18 +33,46 @@ pub fn start(folder: &Path, ours: &Language, words: &Tokenizer, vars: &Vars) -> 
         false => FolderTokenizer::from_folder(folder)?,
     };
     for (name, tensor) in parts.language()? {
+        if block(&name).is_some_and(|block| block >= ours.layers) {
+            continue;
+        }
         let tensor = if name == EMBEDDING { embeddings(folder, &tensor, words, &theirs)? } else { tensor };
         vars.set(&name, &tensor)?;
     }
     Ok(())
 }
 
-/// Refuses a decoder that computes something else: the two may differ in their words and in how far they count.
+/// Fits the eyes of a smaller model to the decoder of `model`: outputs of their last stage start as copies of those there were (Net2WiderNet, arXiv
+/// 1511.05641), and what they see starts large.
+///
+/// # Errors
+/// If memory cannot be had.
+pub fn fit_eyes(model: &Config, vars: &Vars) -> Result<()> {
+    let width = model.language.width;
+    for (name, var) in vars.all().into_iter().filter(|(name, _)| name.starts_with(LAST_STAGE)) {
+        let rows = var.dim(0)?;
+        if (1..width).contains(&rows) {
+            let copied: Vec<u32> = (0..width).map(|row| (row % rows) as u32).collect();
+            vars.set(&name, &var.index_select(&Tensor::new(copied, var.device())?, 0)?)?;
+        }
+    }
+    let features = 4 * model.vision.position_frequencies;
+    vars.tensor("vision.coarse_norm.weight", &[width], Init::Constant(SEEN))?;
+    let positions = Init::Normal(SEEN / (features as f64).sqrt());
+    vars.tensor("vision.coarse_position.weight", &[width, features], positions)?;
+    Ok(())
+}
+
+/// The number of the block that a tensor is of.
+fn block(name: &str) -> Option<usize> {
+    name.strip_prefix("language.blocks.")?.split('.').next()?.parse().ok()
+}
+
+/// Refuses a decoder that computes something else: the two may differ in their words, in how far they count, and ours may end earlier.
 fn same_shape(path: &Path, ours: &Shape, theirs: &Shape) -> Result<()> {
     let fields = |shape: &Shape| {
         [
             ("width", shape.width.to_string()),
-            ("layers", shape.layers.to_string()),
             ("heads", shape.heads.to_string()),
             ("kv_heads", shape.kv_heads.to_string()),
             ("width of a head", shape.head_width.to_string()),
@@ -55,6 +90,9 @@ fn same_shape(path: &Path, ours: &Shape, theirs: &Shape) -> Result<()> {
             got,
         })
     };
+    if ours.layers > theirs.layers {
+        return other("layers", &ours.layers.to_string(), format!("{}; fewer would do", theirs.layers));
+    }
     for ((field, ours), (_, theirs)) in fields(ours).into_iter().zip(fields(theirs)) {
         if ours != theirs {
             return other(field, &ours, theirs);
@@ -119,6 +157,10 @@ mod tests {
         folder
     }
 
+    fn tiny() -> Config {
+        Config::from_toml(include_str!("../../model/tests/tiny.toml"), "tiny.toml").unwrap()
+    }
+
     fn language(folder: &Path, words: &Tokenizer) -> Language {
         let shape = lare_model::pretrained::Architecture::from_folder(folder).unwrap().language;
         Language {
@@ -169,6 +211,39 @@ mod tests {
         let root = lare_model::Path::root(&vars);
         root.at("language", |path| lare_model::decoder::Decoder::new(path, &ours.shape())).unwrap();
         assert_eq!(vars.asked(), given.into_keys().collect());
+    }
+
+    #[test]
+    fn a_shorter_decoder_has_the_first_blocks() {
+        let (words, vars, folder) = (Tokenizer::suite().unwrap(), Vars::new(1, Device::Cpu), folder("default"));
+        let whole = language(folder.path(), &words);
+        assert!(whole.layers > 1);
+        let ours = Language { layers: whole.layers - 1, ..whole };
+        start(folder.path(), &ours, &words, &vars).unwrap();
+        let root = lare_model::Path::root(&vars);
+        root.at("language", |path| lare_model::decoder::Decoder::new(path, &ours.shape())).unwrap();
+        let given: std::collections::BTreeSet<_> = vars.all().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(vars.asked(), given);
+    }
+
+    #[test]
+    fn eyes_of_a_smaller_model_see_the_same_several_times_and_larger() {
+        let (vars, mut model) = (Vars::new(1, Device::Cpu), tiny());
+        let narrow = Tensor::new(&[[1f32, 2.0], [3.0, 4.0], [5.0, 6.0]], &Device::Cpu).unwrap();
+        vars.set("vision.coarse.stages.3.conv.weight", &narrow).unwrap();
+        model.language.width = 8;
+        fit_eyes(&model, &vars).unwrap();
+        let given: std::collections::BTreeMap<_, _> = vars.all().into_iter().collect();
+        let first = given["vision.coarse.stages.3.conv.weight"].narrow(1, 0, 1).unwrap().flatten_all().unwrap();
+        assert_eq!(first.to_vec1::<f32>().unwrap(), [1.0, 3.0, 5.0, 1.0, 3.0, 5.0, 1.0, 3.0]);
+        assert_eq!(given["vision.coarse_norm.weight"].to_vec1::<f32>().unwrap(), [SEEN as f32; 8]);
+        // What a run brings along stays as it is.
+        vars.set("vision.coarse_norm.weight", &Tensor::ones(8, candle_core::DType::F32, &Device::Cpu).unwrap())
+            .unwrap();
+        fit_eyes(&model, &vars).unwrap();
+        let kept: std::collections::BTreeMap<_, _> = vars.all().into_iter().collect();
+        assert_eq!(kept["vision.coarse_norm.weight"].to_vec1::<f32>().unwrap(), [1.0; 8]);
+        assert_eq!(kept["vision.coarse.stages.3.conv.weight"].dims(), [8, 2]);
     }
 
     #[test]

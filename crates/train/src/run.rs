@@ -141,6 +141,7 @@ impl<'a, S: Subject> Run<'a, S> {
         if let Some(folder) = setting.language.filter(|_| newest.is_none()) {
             let model = config.model.as_ref().ok_or_else(|| config.without("model"))?;
             language::start(folder, &model.language, setting.tokenizer.0, &vars)?;
+            language::fit_eyes(model, &vars)?;
         }
         let stage = state.stage.min(config.stages.len() - 1);
         let given: BTreeSet<String> = vars.all().into_iter().map(|(name, _)| name).collect();

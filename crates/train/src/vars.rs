@@ -44,9 +44,9 @@ impl Vars {
         self.asked.borrow().clone()
     }
 
-    /// Replaces the value of a variable, creating it if need be.
+    /// Replaces the value of a variable, creating it if need be. With a value of another shape it is another variable.
     pub fn set(&self, name: &str, value: &Tensor) -> Result<()> {
-        if let Some(var) = self.vars.borrow().get(name) {
+        if let Some(var) = self.vars.borrow().get(name).filter(|var| var.shape() == value.shape()) {
             var.set(value)?;
             return Ok(());
         }
