@@ -1,9 +1,11 @@
 //! Every command and flag, documented where it is defined; `docs/cli.md` is made from here.
 
 mod data;
+mod device;
 mod serving;
 
 pub use data::{Data, DataCommand, Lint};
+pub use device::{Computing, Place};
 pub use serving::{BenchServe, LogLevel, Serve};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -100,6 +102,10 @@ pub struct Ask {
     /// With a Hugging Face folder or GGUF file: convert the matrices while they are loaded; by default they stay as they are stored.
     #[arg(long, requires = "model")]
     pub dtype: Option<Dtype>,
+
+    /// Where to compute.
+    #[command(flatten)]
+    pub computing: Computing,
 
     /// With a Hugging Face folder: the adapter that `lare train` made for it, which lets it think in latent steps.
     #[arg(long, value_name = "DIR", requires = "model")]
@@ -219,6 +225,10 @@ pub struct Eval {
     /// With a Hugging Face folder: convert the matrices while they are loaded; by default they stay as they are stored.
     #[arg(long, requires = "model")]
     pub dtype: Option<Dtype>,
+
+    /// Where to compute.
+    #[command(flatten)]
+    pub computing: Computing,
 
     /// With a Hugging Face folder: the adapter that `lare train` made for it, which lets it think in latent steps.
     #[arg(long, value_name = "DIR", requires = "model")]
@@ -398,6 +408,10 @@ pub struct Dump {
     /// Convert the matrices while they are loaded.
     #[arg(long)]
     pub dtype: Option<Dtype>,
+
+    /// Where to compute.
+    #[command(flatten)]
+    pub computing: Computing,
 
     /// An adapter of the model: everything is computed with its low-rank changes. Latent steps come after all of it and are
     /// not written.

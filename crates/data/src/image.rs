@@ -3,6 +3,8 @@
 //! Limits are checked on the header, before any pixel is decoded, so a small file that claims to be huge costs
 //! nothing. What cannot be shown faithfully is refused by name.
 
+mod jpeg;
+
 use std::io::Cursor;
 use std::path::Path;
 
@@ -158,7 +160,10 @@ pub fn decode_noted(bytes: &[u8], name: &str) -> Result<Opened, ImageError> {
     if width.min(height) < LEAST_USEFUL_PX {
         notes.push(format!("{width} x {height} pixels: too small to show anything; the answer is a guess"));
     }
-    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    let mut image = match format {
+        ImageFormat::Jpeg => jpeg::decode(bytes, name)?,
+        _ => DynamicImage::from_decoder(decoder).map_err(failed)?,
+    };
     if orientation != Orientation::NoTransforms {
         image.apply_orientation(orientation);
         notes.push("turned upright as its EXIF orientation says".to_owned());

@@ -36,6 +36,9 @@ pub struct Settings {
     /// What a pretrained model's matrices were converted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<String>,
+    /// Where it was computed, where that was not the CPU: sums are in another order there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Most tokens of an answer; `None`: as many as the context has room for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<usize>,
@@ -60,6 +63,7 @@ impl Settings {
             batch: BATCH,
             bf16: false,
             dtype: None,
+            device: None,
             max_tokens: None,
         }
     }

@@ -261,6 +261,7 @@ mod tests {
             batch: 4,
             bf16: false,
             dtype: None,
+            device: None,
             max_tokens: None,
         }
     }

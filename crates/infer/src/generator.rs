@@ -19,9 +19,9 @@ use lare_data::processor::{Layout, Processor};
 use lare_data::{Picture, Size};
 use lare_model::decoder::Rows;
 use lare_model::pretrained::gguf::{Gguf, is_gguf};
-use lare_model::pretrained::{self, PatchGrid, Pixels, Pretrained, Text};
+use lare_model::pretrained::{self, Holding, PatchGrid, Pixels, Pretrained, Text};
 use lare_model::tap::{Kept, Tap};
-use lare_model::{Adapter, Conversation, Format, Refocused};
+use lare_model::{Adapter, Conversation, Refocused};
 use lare_trace::{Timing, Usage};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,10 +47,10 @@ pub(crate) enum Weights {
 }
 
 impl Weights {
-    fn load(folder: &Path, format: Option<Format>, adapter: Option<&Adapter>) -> Result<Self> {
+    fn load(folder: &Path, holding: Holding, adapter: Option<&Adapter>) -> Result<Self> {
         Ok(match adapter {
-            None => Self::Published(Box::new(Pretrained::from_folder(folder, format)?)),
-            Some(adapter) => Self::Refocused(Box::new(Refocused::from_folder(folder, format, adapter)?)),
+            None => Self::Published(Box::new(Pretrained::from_folder(folder, holding)?)),
+            Some(adapter) => Self::Refocused(Box::new(Refocused::from_folder(folder, holding, adapter)?)),
         })
     }
 
@@ -130,12 +130,12 @@ pub fn question(pictures: usize, text: &str) -> Message {
 }
 
 impl Generator {
-    /// Loads a folder or GGUF file onto the CPU, with what training added to it; `format` as for [`Pretrained::from_folder`].
+    /// Loads a folder or GGUF file, with what training added to it; `holding` as for [`Pretrained::from_folder`].
     ///
     /// # Errors
     /// Names the file, and the field, tensor or token that does not fit; for an adapter of another base.
-    pub fn from_folder(folder: &Path, format: Option<Format>, adapter: Option<&Adapter>) -> Result<Self> {
-        let weights = Weights::load(folder, format, adapter)?;
+    pub fn from_folder(folder: &Path, holding: impl Into<Holding>, adapter: Option<&Adapter>) -> Result<Self> {
+        let weights = Weights::load(folder, holding.into(), adapter)?;
         let auto_steps = match (&weights, adapter) {
             (Weights::Refocused(refocused), Some(adapter)) => auto_steps(refocused, adapter)?,
             _ => None,
@@ -274,13 +274,13 @@ pub enum Prompt<'a> {
 /// As [`Generator::answer`].
 pub fn dump(
     folder: &Path,
-    format: Option<Format>,
+    holding: impl Into<Holding>,
     adapter: Option<&Adapter>,
     pictures: &[&Picture],
     prompt: Prompt,
 ) -> Result<BTreeMap<String, Tensor>> {
     let kept = Kept::default();
-    let weights = Weights::load(folder, format, adapter)?;
+    let weights = Weights::load(folder, holding.into(), adapter)?;
     let (model, ids) = match prompt {
         Prompt::Question(text) => {
             let generator = Generator::of(folder, weights)?;

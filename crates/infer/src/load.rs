@@ -77,7 +77,9 @@ impl OwnedFiles {
 fn read(folder: &Path, name: &str) -> Result<Vec<u8>> {
     let path = folder.join(name);
     std::fs::read(&path).map_err(|e| {
-        let hint = format!("a model folder holds {CONFIG}, {WEIGHTS} and {TOKENIZER}, as `lare train` writes them");
+        let hint = format!(
+            "a model folder holds {CONFIG}, {WEIGHTS} and {TOKENIZER}, as `lare train` writes them; one of Hugging Face holds config.json"
+        );
         lare_model::Error::Read { path, reason: e.to_string(), hint }.into()
     })
 }

@@ -8,6 +8,7 @@
 //! Shapes: `q` `[N, H, Dh]`, the queries of all conversations one behind the other; result `[N, H * Dh]`.
 
 use crate::buffer::{Shared, elements, filled, for_units, require_f32};
+use crate::fused::is_fused;
 use crate::lanes::{add_scaled, dot};
 use crate::segments::{Half, softmax};
 use crate::sight::Sight;
@@ -56,7 +57,7 @@ pub fn attention_apart(q: &Tensor, all: &[Conversation]) -> Result<Apart> {
     if expected != count {
         bail!("attention_apart: expected {expected} queries of {} conversations, got {:?}", all.len(), q.shape())
     }
-    if !q.device().is_cpu() {
+    if !is_fused(q) {
         return composed(q, all);
     }
     require_f32("attention_apart", &[q])?;

@@ -10,6 +10,7 @@
 //! `[B, T, H * Dh]`.
 
 use crate::buffer::{Shared, as_gradient, elements, filled, for_units, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::gradients::{Into, Scratch, families};
 use crate::product::{Matrix, Target};
 use crate::segments::{Block, Half, Inputs, softmax};
@@ -35,7 +36,7 @@ const BLOCK: usize = 64;
 /// When shapes or `sight` disagree or, on the CPU, a tensor is not f32.
 pub fn attention(q: &Tensor, own: &Tensor, shared: Option<&Tensor>, sight: &Sight) -> Result<Tensor> {
     let sizes = Sizes::of("attention", q, own, shared, sight)?;
-    if !q.device().is_cpu() {
+    if !is_fused(q) {
         return composed(q, own, shared, sight, sizes);
     }
     require_f32("attention", &[q, own])?;

@@ -6,6 +6,7 @@
 //! products for a variable to one buffer, and [`crate::chosen_attention`] adds to one for a memory.
 
 use crate::buffer::{as_gradient, filled, require_f32};
+use crate::fused::is_fused;
 use crate::linear;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, TensorId, bail};
@@ -105,7 +106,7 @@ impl Collected {
     /// When the widths or the number of elements disagree or, on the CPU, a tensor is not f32.
     pub fn linear(x: &Tensor, weight: &Tensor, shape: impl Into<Shape>) -> Result<Self> {
         let shape = shape.into();
-        if !x.device().is_cpu() {
+        if !is_fused(x) {
             return crate::linear(x, weight, None)?.reshape(shape).map(Self);
         }
         require_f32("collected linear", &[x, weight])?;

@@ -9,6 +9,7 @@
 
 use crate::backward::{Collected, collected_gradient};
 use crate::buffer::{Shared, as_gradient, elements, filled, for_units, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::lanes::{add_scaled, dot};
 use crate::product::{Matrix, Target};
 use crate::segments::{Half, again, softmax};
@@ -86,7 +87,7 @@ pub fn chosen_attention(
 ) -> Result<Tensor> {
     let memory = memory.tensor();
     let sizes = Sizes::of(q, memory, bias, chosen, memory_of_row)?;
-    if !q.device().is_cpu() {
+    if !is_fused(q) {
         return composed(q, memory, bias, [chosen, memory_of_row], sizes);
     }
     require_f32("chosen_attention", &[q, memory, bias])?;

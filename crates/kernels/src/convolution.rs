@@ -7,6 +7,7 @@
 //! Shapes: `[B, H, W, C]` to `[B, Ho, Wo, O]`.
 
 use crate::buffer::{Shared, as_gradient, elements, filled, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::lanes::dot;
 use crate::product::{Matrix, Target};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -69,7 +70,7 @@ pub fn convolution(
             scale.shape()
         )
     }
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         return composed(x, filters, [bias, scale], windows, eps);
     }
     require_f32("convolution", &[x, filters, bias, scale])?;

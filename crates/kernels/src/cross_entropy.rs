@@ -5,6 +5,7 @@
 //! Shapes: `logits` `[N, V]`, one target per row, result `[N]`.
 
 use crate::buffer::{Shared, as_gradient, elements, filled, for_rows, for_units, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::lanes::{exp, max, sum};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
@@ -30,7 +31,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &[Option<u32>]) -> Result<Tensor>
     if let Some(row) = targets.iter().position(|t| t.is_some_and(|t| t as usize >= vocabulary)) {
         bail!("cross_entropy: expected targets below {vocabulary}, got {:?} in row {row}", targets[row])
     }
-    if !logits.device().is_cpu() {
+    if !is_fused(logits) {
         return composed(logits, targets);
     }
     require_f32("cross_entropy", &[logits])?;

@@ -9,6 +9,7 @@
 
 use crate::backward::weight_gradient;
 use crate::buffer::{as_gradient, elements, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::layer::Layer;
 use crate::swiglu::{gated, gated_gradient};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -35,7 +36,7 @@ pub fn feed_forward(x: &Tensor, gate_up: &Tensor, down: &Tensor) -> Result<Tenso
             down.shape()
         )
     }
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         return composed(x, gate_up, down);
     }
     require_f32("feed_forward", &[x, gate_up, down])?;

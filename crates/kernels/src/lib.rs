@@ -16,7 +16,7 @@
 //!    eight rows. [`linear_packed`] does so always, and [`attention_apart`] for queries.
 //! 4. On the CPU an operation takes f32 and says so otherwise; [`round_products_to_bf16`] trades exactness of products
 //!    for speed. Only frozen weights, a [`Matrix`], come as they are stored: in 16 bits or in blocks of 8 or 4. On any
-//!    other device the same formula runs as ordinary candle operations.
+//!    other device the same formula runs as ordinary candle operations; [`composed_here`] runs them on the CPU.
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
@@ -49,6 +49,7 @@ mod convolution;
 mod crew;
 mod cross_entropy;
 mod feed_forward;
+mod fused;
 mod gradients;
 mod lanes;
 mod layer;
@@ -72,6 +73,7 @@ pub use chosen::chosen_attention;
 pub use convolution::{Windows, convolution};
 pub use cross_entropy::cross_entropy;
 pub use feed_forward::feed_forward;
+pub use fused::composed_here;
 pub use linear::linear;
 pub use norm::rms_norm;
 pub use packed::{Packed, linear_packed};

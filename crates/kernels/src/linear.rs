@@ -6,6 +6,7 @@
 
 use crate::backward::weight_gradient;
 use crate::buffer::{as_gradient, elements, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::layer::Layer;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
@@ -27,7 +28,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
         bail!("linear: expected a bias [{outputs}], got {:?}", bias.shape())
     }
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         return composed(x, weight, bias);
     }
     require_f32("linear", &[x, weight])?;

@@ -4,6 +4,7 @@
 //! Shapes: `x` `[.., D]`, `weight` `[D]`, result `[.., D]`.
 
 use crate::buffer::{as_gradient, elements, filled, for_rows, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::lanes::dot;
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -26,7 +27,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if x.dim(D::Minus1)? != width {
         bail!("rms_norm: expected x [.., {width}] to match the weight, got {:?}", x.shape())
     }
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         return composed(x, weight, eps);
     }
     require_f32("rms_norm", &[x, weight])?;

@@ -6,6 +6,7 @@
 //! Shapes: `x` `[B, T, N, Dh]`, `cos` and `sin` `[B, T, Dh/2]`, result `[B, T, N, Dh]`.
 
 use crate::buffer::{as_gradient, elements, filled, for_rows, require_f32, with_all};
+use crate::fused::is_fused;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// Turns the first heads of `x` by the angles of their position.
@@ -34,7 +35,7 @@ pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor, heads: usize) -> Result<Te
         }
     }
     let (cos, sin) = (cos.detach(), sin.detach());
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         return composed(x, &cos, &sin, heads);
     }
     require_f32("rotary", &[x, &cos, &sin])?;

@@ -6,6 +6,7 @@
 //! Shapes: `q` `[B, H, Dh]`, `own` `[B, C, 2, G, Dh]`, `shared` `[S, P, 2, G, Dh]`, result `[B, H, P]`.
 
 use crate::buffer::{Shared, as_gradient, elements, filled, for_units, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::gradients::{Into, Scratch, families};
 use crate::segments::{Inputs, softmax};
 use crate::sight::{Sight, Sizes, composed_probabilities};
@@ -25,7 +26,7 @@ pub fn attention_row(q: &Tensor, own: &Tensor, shared: &Tensor, sight: &Sight) -
     let (_, _, _) = q.dims3()?;
     let with_time = q.unsqueeze(1)?; // [B, 1, H, Dh]
     let sizes = Sizes::of("attention_row", &with_time, own, Some(shared), sight)?;
-    if !q.device().is_cpu() {
+    if !is_fused(q) {
         return composed(&with_time, own, shared, sight, sizes);
     }
     require_f32("attention_row", &[q, own, shared])?;

@@ -17,7 +17,7 @@ pub use feed_forward::feed_forward_stored;
 pub use format::Format;
 pub use linear::linear_stored;
 
-use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -220,6 +220,32 @@ impl Matrix {
     }
 
     /// Where its rows lie.
+    /// A copy on another device in its own number type: f32, bf16 or f16; parts of different ones become f32.
+    ///
+    /// # Errors
+    /// For weights in blocks of 8 or 4 bits, which only the CPU multiplies with.
+    pub fn to_floats(&self, device: &Device) -> Result<Tensor> {
+        let dtype = |format| match format {
+            Format::F32 => Ok(DType::F32),
+            Format::F16 => Ok(DType::F16),
+            Format::Bf16 => Ok(DType::BF16),
+            Format::Q8_0 | Format::Q4K => {
+                bail!("{} weights are multiplied on the CPU alone; convert them to bf16, f16 or f32", format.name())
+            }
+        };
+        let parts = self.parts.iter().map(|part| {
+            let bytes = &(*part.bytes).as_ref()[part.range.clone()];
+            Tensor::from_raw_buffer(bytes, dtype(part.format)?, &[part.rows, self.inputs], device)
+        });
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        if let [one] = &parts[..] {
+            return Ok(one.clone());
+        }
+        let same = parts.iter().all(|part| part.dtype() == parts[0].dtype());
+        let all = parts.iter().map(|part| if same { Ok(part.clone()) } else { part.to_dtype(DType::F32) });
+        Tensor::cat(&all.collect::<Result<Vec<_>>>()?, 0)
+    }
+
     pub(crate) fn rows(&self) -> impl Iterator<Item = Rows<'_>> {
         let mut first = 0;
         self.parts.iter().map(move |part| {

@@ -5,6 +5,7 @@
 //! Shapes: `[.., 2F]` (gate first, then up) to `[.., F]`.
 
 use crate::buffer::{as_gradient, elements, filled, for_rows, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::lanes::sigmoid;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
@@ -21,7 +22,7 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
     if width % 2 != 0 {
         bail!("swiglu: expected gate and up side by side in an even last axis, got {:?}", gate_up.shape())
     }
-    if !gate_up.device().is_cpu() {
+    if !is_fused(gate_up) {
         return composed(gate_up);
     }
     require_f32("swiglu", &[gate_up])?;

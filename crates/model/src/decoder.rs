@@ -370,6 +370,11 @@ impl Decoder {
         Slab::new(slots, self.blocks.len(), self.kv_shape(), device)
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        self.norm.device()
+    }
+
     /// Its number of blocks.
     pub fn layers(&self) -> usize {
         self.blocks.len()

@@ -65,19 +65,23 @@ impl Adapted {
 
     /// `W + s B A`, in f32.
     pub fn folded(&self, device: &Device) -> Result<Tensor> {
-        let base = self.base.to_tensor(device)?;
         let (outputs, _) = self.dims()?;
-        let mut all = base;
+        let mut all = self.base.to_tensor(self.device())?;
         for change in &self.changes {
             let by = (change.up.matmul(&change.down)? * self.scale)?;
             all = (all + by.pad_with_zeros(0, change.rows.start, outputs - change.rows.end)?)?;
         }
-        Ok(all)
+        Ok(all.to_device(device)?)
     }
 
     /// `O` and `I`.
     pub fn dims(&self) -> Result<(usize, usize)> {
         self.base.dims()
+    }
+
+    /// Where its changes lie.
+    pub fn device(&self) -> &Device {
+        self.changes.first().map_or(&Device::Cpu, |change| change.up.device())
     }
 }
 

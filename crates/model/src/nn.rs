@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::lora::Adapted;
 use crate::weights::{Init, Path};
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use lare_kernels::{self as kernels, Collected, Matrix, Packed};
 use std::sync::{Arc, OnceLock};
 
@@ -32,6 +32,8 @@ pub enum Weight {
     Frozen(Frozen),
     /// As it is stored; frozen.
     Stored(Stored),
+    /// On a GPU, in f32, bf16 or f16; frozen.
+    Placed(Placed),
     /// Either, frozen, with low-rank changes that may be trained.
     Adapted(Adapted),
 }
@@ -44,30 +46,49 @@ pub struct Stored {
     row_norms: Arc<OnceLock<Tensor>>,
 }
 
+/// A frozen matrix on a GPU, in its own number type, and what was once measured of it.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    weight: Tensor, // [O, I]
+    root_mean_square: Arc<OnceLock<f64>>,
+    row_norms: Arc<OnceLock<Tensor>>,
+}
+
+impl Placed {
+    /// As a GPU does it for such weights: activations are rounded to their type, sums are in f32, and so is what comes out.
+    fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let (outputs, inputs) = self.weight.dims2()?;
+        let rows = x.reshape(((), inputs))?.to_dtype(self.weight.dtype())?;
+        let mut shape = x.dims().to_vec();
+        shape.pop();
+        shape.push(outputs);
+        let product = rows.matmul(&self.weight.t()?)?.to_dtype(DType::F32)?.reshape(shape)?;
+        Ok(match bias {
+            None => product,
+            Some(bias) => product.broadcast_add(bias)?,
+        })
+    }
+
+    fn widened(&self) -> Result<Tensor> {
+        Ok(self.weight.to_dtype(DType::F32)?)
+    }
+}
+
+/// The value of a cell that is measured when it is first asked for.
+fn once<T: Clone>(cell: &OnceLock<T>, measure: impl FnOnce() -> Result<T>) -> Result<T> {
+    if let Some(known) = cell.get() {
+        return Ok(known.clone());
+    }
+    let measured = measure()?;
+    Ok(cell.get_or_init(|| measured).clone())
+}
+
 /// A frozen matrix laid out for products, and what was once measured of it.
 #[derive(Clone, Debug)]
 pub struct Frozen {
     packed: Packed,
     root_mean_square: Arc<OnceLock<f64>>,
     row_norms: Arc<OnceLock<Tensor>>,
-}
-
-impl Frozen {
-    fn root_mean_square(&self) -> Result<f64> {
-        if let Some(known) = self.root_mean_square.get() {
-            return Ok(*known);
-        }
-        let measured = root_mean_square(self.packed.weight())?;
-        Ok(*self.root_mean_square.get_or_init(|| measured))
-    }
-
-    fn row_norms(&self) -> Result<Tensor> {
-        if let Some(known) = self.row_norms.get() {
-            return Ok(known.clone());
-        }
-        let measured = norms(self.packed.weight())?;
-        Ok(self.row_norms.get_or_init(|| measured).clone())
-    }
 }
 
 fn root_mean_square(weight: &Tensor) -> Result<f64> {
@@ -90,29 +111,22 @@ fn norms(rows: &Tensor) -> Result<Tensor> {
 
 impl Stored {
     fn row_norms(&self) -> Result<Tensor> {
-        if let Some(known) = self.row_norms.get() {
-            return Ok(known.clone());
-        }
         let rows = self.matrix.outputs() as u32;
         let measured = (0..rows).step_by(MEASURED_ROWS as usize).map(|first| {
             let ids: Vec<u32> = (first..rows.min(first + MEASURED_ROWS)).collect();
             norms(&self.matrix.gather(&ids)?)
         });
-        let all = Tensor::cat(&measured.collect::<Result<Vec<_>>>()?, 0)?;
-        Ok(self.row_norms.get_or_init(|| all).clone())
+        Ok(Tensor::cat(&measured.collect::<Result<Vec<_>>>()?, 0)?)
     }
 
     fn root_mean_square(&self) -> Result<f64> {
-        if let Some(known) = self.root_mean_square.get() {
-            return Ok(*known);
-        }
         let (rows, mut sum) = (self.matrix.outputs() as u32, 0.0);
         for first in (0..rows).step_by(MEASURED_ROWS as usize) {
             let ids: Vec<u32> = (first..rows.min(first + MEASURED_ROWS)).collect();
             sum += f64::from(self.matrix.gather(&ids)?.sqr()?.sum_all()?.to_scalar::<f32>()?);
         }
         let numbers = rows as usize * self.matrix.inputs();
-        Ok(*self.root_mean_square.get_or_init(|| (sum / numbers.max(1) as f64).sqrt()))
+        Ok((sum / numbers.max(1) as f64).sqrt())
     }
 }
 
@@ -123,12 +137,25 @@ impl Weight {
         Ok(Self::Frozen(Frozen { packed: Packed::new(tensor)?, root_mean_square, row_norms }))
     }
 
+    /// The same matrix on another device than the CPU, frozen; matrices in floats keep their number type there.
+    ///
+    /// # Errors
+    /// For one in blocks of 8 or 4 bits, and when the device cannot take it.
+    pub fn placed(&self, device: &Device) -> Result<Self> {
+        let weight = match self {
+            Self::Stored(stored) => stored.matrix.to_floats(device)?,
+            other => other.to_tensor(&Device::Cpu)?.detach().to_device(device)?,
+        };
+        Ok(Self::Placed(Placed { weight, root_mean_square: Arc::default(), row_norms: Arc::default() }))
+    }
+
     /// `x W^T + b`, `[.., I]` to `[.., O]`.
     pub fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         Ok(match self {
             Self::Tensor(weight) => kernels::linear(x, weight, bias)?,
             Self::Frozen(frozen) => kernels::linear_packed(x, &frozen.packed, bias)?,
             Self::Stored(stored) => kernels::linear_stored(x, &stored.matrix, bias)?,
+            Self::Placed(placed) => placed.product(x, bias)?,
             Self::Adapted(adapted) => adapted.product(x, bias)?,
         })
     }
@@ -139,6 +166,7 @@ impl Weight {
             Self::Tensor(weight) => weight.index_select(ids, 0)?,
             Self::Frozen(frozen) => frozen.packed.weight().index_select(ids, 0)?,
             Self::Stored(stored) => stored.matrix.gather(&ids.to_vec1::<u32>()?)?.to_device(ids.device())?,
+            Self::Placed(placed) => placed.weight.index_select(ids, 0)?.to_dtype(DType::F32)?,
             Self::Adapted(adapted) => adapted.folded(ids.device())?.index_select(ids, 0)?,
         })
     }
@@ -147,17 +175,19 @@ impl Weight {
     pub fn root_mean_square(&self) -> Result<f64> {
         match self {
             Self::Tensor(weight) => root_mean_square(&weight.detach()),
-            Self::Frozen(frozen) => frozen.root_mean_square(),
-            Self::Stored(stored) => stored.root_mean_square(),
-            Self::Adapted(adapted) => Self::Tensor(adapted.folded(&Device::Cpu)?).root_mean_square(),
+            Self::Frozen(frozen) => once(&frozen.root_mean_square, || root_mean_square(frozen.packed.weight())),
+            Self::Stored(stored) => once(&stored.root_mean_square, || stored.root_mean_square()),
+            Self::Placed(placed) => once(&placed.root_mean_square, || root_mean_square(&placed.widened()?)),
+            Self::Adapted(adapted) => root_mean_square(&adapted.folded(adapted.device())?.detach()),
         }
     }
 
     /// The Euclidean norm of each row, `[O]`, without a gradient.
     pub fn row_norms(&self, device: &Device) -> Result<Tensor> {
         match self {
-            Self::Frozen(frozen) => frozen.row_norms(),
-            Self::Stored(stored) => Ok(stored.row_norms()?.to_device(device)?),
+            Self::Frozen(frozen) => once(&frozen.row_norms, || norms(frozen.packed.weight())),
+            Self::Stored(stored) => Ok(once(&stored.row_norms, || stored.row_norms())?.to_device(device)?),
+            Self::Placed(placed) => once(&placed.row_norms, || norms(&placed.widened()?)),
             _ => norms(&self.to_tensor(device)?.detach()),
         }
     }
@@ -168,6 +198,7 @@ impl Weight {
             Self::Tensor(weight) => weight.dims2()?,
             Self::Frozen(frozen) => frozen.packed.weight().dims2()?,
             Self::Stored(stored) => (stored.matrix.outputs(), stored.matrix.inputs()),
+            Self::Placed(placed) => placed.weight.dims2()?,
             Self::Adapted(adapted) => adapted.dims()?,
         })
     }
@@ -178,6 +209,7 @@ impl Weight {
             Self::Tensor(weight) => weight.clone(),
             Self::Frozen(frozen) => frozen.packed.weight().to_device(device)?,
             Self::Stored(stored) => stored.matrix.to_tensor(device)?,
+            Self::Placed(placed) => placed.widened()?.to_device(device)?,
             Self::Adapted(adapted) => adapted.folded(device)?,
         })
     }
@@ -233,7 +265,7 @@ impl Linear {
 
     /// As [`Linear::forward`] of a layer without a bias, in a shape of its own and for many readers.
     pub fn collected(&self, x: &Tensor, shape: &[usize]) -> Result<Collected> {
-        if let (Weight::Frozen(_) | Weight::Stored(_), false) = (&self.weight, x.track_op()) {
+        if let (Weight::Frozen(_) | Weight::Stored(_) | Weight::Placed(_), false) = (&self.weight, x.track_op()) {
             return Ok(Collected::frozen(&self.weight.product(x, None)?.reshape(shape)?));
         }
         Ok(Collected::linear(x, &self.weight.to_tensor(x.device())?, shape)?)
@@ -256,6 +288,11 @@ impl Norm {
     /// `D`.
     pub fn width(&self) -> usize {
         self.weight.elem_count()
+    }
+
+    /// Where it lies.
+    pub fn device(&self) -> &Device {
+        self.weight.device()
     }
 
     /// `[.., D]` to `[.., D]`, mean square 1 before the scale.
@@ -329,4 +366,51 @@ pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
 pub fn softplus(x: &Tensor) -> Result<Tensor> {
     let tail = (x.abs()?.neg()?.exp()? + 1.0)?.log()?;
     Ok((x.relu()? + tail)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn far(a: &Tensor, b: &Tensor) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        numbers(a).iter().zip(numbers(b)).fold(0.0, |far, (a, b)| far.max((a - b).abs()))
+    }
+
+    fn wave(shape: &[usize], step: f64) -> Tensor {
+        let count = shape.iter().product::<usize>() as f64;
+        let along = (Tensor::arange(0.0, count, &Device::Cpu).unwrap() * step).unwrap().sin().unwrap();
+        along.to_dtype(DType::F32).unwrap().reshape(shape).unwrap()
+    }
+
+    #[test]
+    fn a_placed_matrix_is_the_one_that_is_stored() {
+        let (x, bias, ids) =
+            (wave(&[2, 3, 64], 0.7), wave(&[9], 1.3), Tensor::new(&[8u32, 0, 8], &Device::Cpu).unwrap());
+        for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 2e-2)] {
+            let matrix = Matrix::from_tensor(&wave(&[9, 64], 0.31).to_dtype(dtype).unwrap()).unwrap();
+            let stored = Weight::from(Matrix::beside(&[matrix.clone(), matrix]).unwrap());
+            let stored_bias = Tensor::cat(&[&bias, &bias], 0).unwrap();
+            let placed = stored.placed(&Device::Cpu).unwrap();
+            let [one, two] = [&stored, &placed].map(|weight| weight.product(&x, Some(&stored_bias)).unwrap());
+            assert!(far(&one, &two) < tolerance, "{dtype:?}: {}", far(&one, &two));
+            assert_eq!(numbers(&stored.gather(&ids).unwrap()), numbers(&placed.gather(&ids).unwrap()));
+            assert_eq!(stored.dims().unwrap(), placed.dims().unwrap());
+            let measured = |weight: &Weight| weight.root_mean_square().unwrap();
+            assert!((measured(&stored) - measured(&placed)).abs() < 1e-6);
+            let norms = |weight: &Weight| weight.row_norms(&Device::Cpu).unwrap();
+            assert!(far(&norms(&stored), &norms(&placed)) < 1e-5);
+        }
+    }
+
+    #[test]
+    fn blocks_of_few_bits_stay_on_the_cpu() {
+        let matrix = Matrix::from_tensor(&wave(&[2, 64], 0.31)).unwrap().to_format(kernels::Format::Q8_0).unwrap();
+        let refused = Weight::from(matrix).placed(&Device::Cpu).unwrap_err().to_string();
+        assert!(refused.contains("Q8_0") && refused.contains("bf16, f16 or f32"), "{refused}");
+    }
 }

@@ -27,9 +27,9 @@ use crate::lora::{Changed, Lora};
 use crate::refocus::Grid;
 use crate::rope::Place;
 use crate::tap::Tap;
-use crate::weights::{Path as Module, Source};
+use crate::weights::{Moved, Path as Module, Source};
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use checkpoint::{Checkpoint, Names};
 use fields::Fields;
 use gguf::{Gguf, is_gguf};
@@ -222,6 +222,38 @@ impl Architecture {
     }
 }
 
+/// How a folder's matrices are held, and where the model computes.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// What they are converted to; `None`: they stay as they are stored, on the CPU mapped.
+    pub format: Option<Format>,
+    /// Where they lie.
+    pub device: Device,
+}
+
+impl Default for Holding {
+    fn default() -> Self {
+        None.into()
+    }
+}
+
+impl From<Option<Format>> for Holding {
+    /// On the CPU.
+    fn from(format: Option<Format>) -> Self {
+        Self { format, device: Device::Cpu }
+    }
+}
+
+impl Holding {
+    /// Calls `build` with a source on this device.
+    pub(crate) fn placing<T>(&self, source: &dyn Source, build: impl FnOnce(&dyn Source) -> T) -> T {
+        match &self.device {
+            Device::Cpu => build(source),
+            device => build(&Moved { source, device }),
+        }
+    }
+}
+
 /// A pretrained model.
 #[derive(Clone, Debug)]
 pub struct Pretrained {
@@ -232,27 +264,31 @@ pub struct Pretrained {
     /// Tensors in the folder that nothing uses.
     pub unused: Vec<String>,
     tower: Option<Tower>,
+    device: Device,
 }
 
 impl Pretrained {
-    /// Loads a folder onto the CPU, mapped, or with its matrices converted to `format`.
+    /// Loads a folder: by default, or with `None` for a format, onto the CPU, mapped.
     ///
     /// # Errors
     /// Names the file, and the field or tensor that does not fit.
-    pub fn from_folder(folder: &Path, format: Option<Format>) -> Result<Self> {
-        Self::load(folder, format, |source, architecture| Self::new(architecture, Module::root(source)))
+    pub fn from_folder(folder: &Path, holding: impl Into<Holding>) -> Result<Self> {
+        Self::load(folder, &holding.into(), |source, architecture| Self::new(architecture, Module::root(source)))
     }
 
     /// The same, with low-rank changes whose parameters come from `adapters`.
     ///
     /// # Errors
     /// Also [`Error::Config`] for a pattern that fits no matrix of the model.
-    pub fn adapted(folder: &Path, format: Option<Format>, lora: &Lora, adapters: &dyn Source) -> Result<Self> {
-        Self::load(folder, format, |source, architecture| {
-            let changed = Changed::new(source, lora, adapters)?;
-            let model = Self::new(architecture, Module::root(&changed))?;
-            changed.refuse_idle()?;
-            Ok(model)
+    pub fn adapted(folder: &Path, holding: impl Into<Holding>, lora: &Lora, adapters: &dyn Source) -> Result<Self> {
+        let holding = holding.into();
+        Self::load(folder, &holding, |source, architecture| {
+            holding.placing(adapters, |adapters| {
+                let changed = Changed::new(source, lora, adapters)?;
+                let model = Self::new(architecture, Module::root(&changed))?;
+                changed.refuse_idle()?;
+                Ok(model)
+            })
         })
     }
 
@@ -299,22 +335,22 @@ impl Pretrained {
 
     fn load(
         folder: &Path,
-        format: Option<Format>,
+        holding: &Holding,
         build: impl FnOnce(&dyn Source, Architecture) -> Result<Self>,
     ) -> Result<Self> {
         if is_gguf(folder) {
             let gguf = Gguf::open(folder)?;
             let architecture = Architecture::from_gguf(&gguf)?;
-            let weights = gguf::Weights::new(&gguf, &architecture, format);
-            let model = build(&weights, architecture.clone())?;
+            let weights = gguf::Weights::new(&gguf, &architecture, holding.format);
+            let model = holding.placing(&weights, |weights| build(weights, architecture.clone()))?;
             weights.refuse_unused()?;
             return Ok(model);
         }
         let mut architecture = Architecture::from_folder(folder)?;
         let layout = architecture.layout;
-        let checkpoint = Checkpoint::open(folder, &layout, format, |_| false)?;
+        let checkpoint = Checkpoint::open(folder, &layout, holding.format, |_| false)?;
         architecture.language.tied &= !differs(&checkpoint, &layout)?;
-        let mut model = build(&checkpoint, architecture)?;
+        let mut model = holding.placing(&checkpoint, |checkpoint| build(checkpoint, architecture))?;
         model.unused = checkpoint.unused();
         Ok(model)
     }
@@ -330,10 +366,16 @@ impl Pretrained {
             Some(TowerShape::Qwen3Vl(s)) => Some(Tower::Qwen3Vl(path.at("visual", |p| qwen3_vl::Tower::new(p, s))?)),
             Some(TowerShape::SmolVlm(s)) => Some(Tower::SmolVlm(smolvlm::Tower::new(path, s)?)),
         };
-        Ok(Self { architecture, language, unused: Vec::new(), tower })
+        let device = language.device().clone();
+        Ok(Self { architecture, language, unused: Vec::new(), tower, device })
     }
 
-    /// Encodes a picture.
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Encodes a picture, from whatever device its pixels lie on.
     ///
     /// # Errors
     /// [`Error::Arguments`] for pixels of another family's processor, or of other sizes.
@@ -353,7 +395,7 @@ impl Pretrained {
                     && grid.rows.is_multiple_of(merge)
                     && grid.cols.is_multiple_of(merge) =>
             {
-                Ok((values, *grid))
+                Ok((values.to_device(&self.device)?, *grid))
             }
             _ => Err(wrong(format!("patches [rows * cols, {numbers}], rows and cols multiples of {merge}"))),
         };
@@ -366,17 +408,17 @@ impl Pretrained {
             None => Err(wrong("none: this is a language model alone".into())),
             Some(Tower::Qwen2_5Vl(tower)) => {
                 let (values, grid) = patches(tower.patch_numbers(), tower.merge())?;
-                Ok(on_grid(tower.encode(values, grid, tap)?, grid, tower.merge()))
+                Ok(on_grid(tower.encode(&values, grid, tap)?, grid, tower.merge()))
             }
             Some(Tower::Qwen3Vl(tower)) => {
                 let (values, grid) = patches(tower.patch_numbers(), tower.merge())?;
-                Ok(on_grid(tower.encode(values, grid, tap)?, grid, tower.merge()))
+                Ok(on_grid(tower.encode(&values, grid, tap)?, grid, tower.merge()))
             }
             Some(Tower::SmolVlm(tower)) => match pixels {
                 Pixels::Tiles { values } => {
                     let side = tower.tokens_per_side();
                     let grids = vec![Grid { rows: side, cols: side }; values.dim(0)?];
-                    Ok(Picture { seen: tower.encode(values, tap)?, grids, in_rows: false })
+                    Ok(Picture { seen: tower.encode(&values.to_device(&self.device)?, tap)?, grids, in_rows: false })
                 }
                 Pixels::Patches { .. } => Err(wrong("tiles [n, 3, S, S]".into())),
             },
@@ -469,7 +511,7 @@ impl Pretrained {
                 return Err(Error::Arguments { what: "image tokens", expected, got: got.to_string() });
             }
             let missing = longest - text.ids.len();
-            let ids = Tensor::from_slice(text.ids, (1, text.ids.len()), &candle_core::Device::Cpu)?;
+            let ids = Tensor::from_slice(text.ids, (1, text.ids.len()), &self.device)?;
             let words = self.language.embed(&ids)?.squeeze(0)?; // [T, D]
             let own: Vec<&Tensor> = text.pictures.iter().map(|picture| &picture.seen.tokens).collect();
             tokens.push(self.in_place(text.ids, &words, &own)?.pad_with_zeros(0, 0, missing)?);

@@ -18,7 +18,7 @@ use crate::refocus::{Around, Refocus};
 use crate::semantic::Semantic;
 use crate::weights::Path;
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 /// A pretrained model and the latent step that was added to it.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl Refocused {
         let padded = places.iter().flat_map(|own| (0..p).map(|cell| own.get(cell).map_or(0, |place| *place as u32)));
         let padded: Vec<u32> = padded.collect();
         let visible: Vec<bool> = places.iter().flat_map(|own| (0..p).map(|cell| cell < own.len())).collect();
-        Ok((Tensor::from_vec(padded, (texts.len(), p), &Device::Cpu)?, visible))
+        Ok((Tensor::from_vec(padded, (texts.len(), p), self.base.device())?, visible))
     }
 }
 

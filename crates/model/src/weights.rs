@@ -200,6 +200,22 @@ impl Source for Loaded {
     }
 }
 
+/// Another source's parameters on another device than the CPU, where they came from.
+pub(crate) struct Moved<'a> {
+    pub source: &'a dyn Source,
+    pub device: &'a Device,
+}
+
+impl Source for Moved<'_> {
+    fn tensor(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        Ok(self.source.tensor(name, shape, init)?.to_device(self.device)?)
+    }
+
+    fn matrix(&self, name: &str, parts: &[Part], inputs: usize, init: Init) -> Result<Weight> {
+        self.source.matrix(name, parts, inputs, init)?.placed(self.device)
+    }
+}
+
 /// The name with the longest common beginning and end: enough to show a renamed layer.
 pub(crate) fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a String>) -> String {
     let common = |other: &str| {

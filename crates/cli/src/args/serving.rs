@@ -1,6 +1,6 @@
 //! Flags of `lare serve` and `lare bench-serve`.
 
-use super::{Dtype, StepCount};
+use super::{Computing, Dtype, StepCount};
 use clap::{Args, ValueEnum};
 use lare_data::{Split, Task};
 use std::path::PathBuf;
@@ -24,6 +24,10 @@ pub struct Serve {
     /// in the file.
     #[arg(long, value_enum, value_name = "DTYPE", requires = "model")]
     pub dtype: Option<Dtype>,
+
+    /// Where to compute.
+    #[command(flatten)]
+    pub computing: Computing,
 
     /// The name under which it is served; by default that of its folder, or `owner/name`; of models of `lare train`, their own
     /// behind `lare-`.

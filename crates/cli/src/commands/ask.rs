@@ -32,7 +32,7 @@ pub fn run(ask: &Ask, messages: &Messages) -> Result<Outcome, Failure> {
     for note in &source.opened.notes {
         messages.warning(&format!("{}: {note}", source.name));
     }
-    let assistant = assistant(model.as_deref())?;
+    let assistant = assistant(model.as_deref(), &ask.computing.open()?)?;
     let options = options(ask);
     let picture = &source.opened.picture;
     let all: Vec<Question> = questions.texts().map(|text| Question::new(0, text, options)).collect();

@@ -4,7 +4,7 @@ use super::{Outcome, assistant};
 use crate::failure::Failure;
 use crate::messages::{Messages, Report};
 use lare_data::{Picture, Split, Suite, Task};
-use lare_infer::{Assistant, Batch, Options, Question, session};
+use lare_infer::{Assistant, Batch, Device, Options, Question, session};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -203,7 +203,7 @@ struct SelfTest {
 /// Answers a few questions of the suite, twice, one at a time.
 fn self_test() -> Result<SelfTest, Failure> {
     let started = Instant::now();
-    let assistant = assistant(None)?;
+    let assistant = assistant(None, &Device::Cpu)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let suite = Suite::new();
     let (mut answer_ms, mut steps, mut right) = (0.0, 0, 0);

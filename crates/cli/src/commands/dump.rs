@@ -22,7 +22,13 @@ pub fn run(dump: &Dump, messages: &Messages) -> Result<Outcome, Failure> {
     };
     let model = hub::folder(&dump.model)?;
     let adapter = dump.adapter.as_deref().map(Adapter::open).transpose()?;
-    let named = generator::dump(&model, dump.dtype.map(Into::into), adapter.as_ref(), &pictures, prompt)?;
+    let named = generator::dump(
+        &model,
+        dump.computing.holding(dump.dtype.map(Into::into))?,
+        adapter.as_ref(),
+        &pictures,
+        prompt,
+    )?;
     // Into memory first, then in one go, as every file is written: half a file would look like a difference.
     let bytes = generator::archive(&named)?;
     files::write(&dump.out, &bytes)?;

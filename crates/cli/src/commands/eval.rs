@@ -1,7 +1,7 @@
 //! `lare eval`: a model on a part of the suite or on a benchmark, graded item by item, and whether its thoughts matter.
 
 use super::{Outcome, assistant, counted, generate};
-use crate::args::{Eval, StepCount};
+use crate::args::{Eval, Place, StepCount};
 use crate::failure::Failure;
 use crate::hub;
 use crate::messages::{Messages, Report};
@@ -88,11 +88,12 @@ fn asked(eval: &Eval, messages: &Messages) -> Result<Asked, Failure> {
     let folder = eval.model.as_deref().map(hub::folder).transpose()?;
     let Some(folder) = folder.as_deref().filter(|folder| generate::is_for(folder)) else {
         super::ask::refuse_what_pretrained_models_have(eval.dtype, eval.adapter.as_deref())?;
-        let model = assistant(folder.as_deref())?;
+        let model = assistant(folder.as_deref(), &eval.computing.open()?)?;
         return Ok(Asked { identity: model.identity(), model: Box::new(model), takes_steps: true, most_tokens: None });
     };
     let adapter = eval.adapter.as_deref().map(generate::open_adapter).transpose()?;
-    let generator = generate::load(folder, eval.dtype.map(Into::into), adapter.as_ref(), messages)?;
+    let generator =
+        generate::load(folder, eval.computing.holding(eval.dtype.map(Into::into))?, adapter.as_ref(), messages)?;
     if generator.base().fine().is_none() {
         return Err(Failure::new("all questions are about pictures")
             .part("expected", "a model that sees")
@@ -118,6 +119,7 @@ fn settings(eval: &Eval, asked: &Asked, source: &dyn Source) -> Result<Settings,
             StepCount::Fixed(steps) => Some(steps),
         },
         dtype: eval.dtype.and_then(|dtype| Some(dtype.to_possible_value()?.get_name().to_owned())),
+        device: (eval.computing.device != Place::Cpu).then(|| eval.computing.device.to_string()),
         max_tokens: eval.max_tokens.or(asked.most_tokens),
         halt_threshold: eval.halt_threshold,
         interventions: interventions(eval)?,

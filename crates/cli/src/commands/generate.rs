@@ -14,7 +14,7 @@ use lare_infer::generator::{Generator, Said, question};
 use lare_infer::load::sha256;
 use lare_infer::model::Speaking;
 use lare_infer::record::{Asked, of_pretrained};
-use lare_infer::{Adapter, Finish, Format, LookReport, Options, Steps};
+use lare_infer::{Adapter, Finish, Holding, LookReport, Options, Steps};
 use lare_model::pretrained::gguf::is_gguf;
 use lare_model::pretrained::{Architecture, Pretrained};
 use lare_trace::ModelInfo;
@@ -39,7 +39,7 @@ pub fn run(ask: &Ask, folder: &Path, messages: &Messages) -> Result<Outcome, Fai
         messages.warning(&format!("{}: {note}", source.name));
     }
     let adapter = ask.adapter.as_deref().map(open_adapter).transpose()?;
-    let generator = load(folder, ask.dtype.map(Into::into), adapter.as_ref(), messages)?;
+    let generator = load(folder, ask.computing.holding(ask.dtype.map(Into::into))?, adapter.as_ref(), messages)?;
     let nearest_words = if ask.trace.is_some() { Options::default().nearest_words } else { 0 };
     let options = options(ask);
     let options = Options { nearest_words, steps: settled(&generator, options.steps, messages), ..options };
@@ -77,11 +77,11 @@ pub(super) fn open_adapter(folder: &Path) -> Result<Adapter, Failure> {
 /// Loads a model, and warns of what it leaves unused.
 pub(super) fn load(
     folder: &Path,
-    format: Option<Format>,
+    holding: Holding,
     adapter: Option<&Adapter>,
     messages: &Messages,
 ) -> Result<Generator, Failure> {
-    let generator = Generator::from_folder(folder, format, adapter)?;
+    let generator = Generator::from_folder(folder, holding, adapter)?;
     if let Some(first) = generator.base().unused.first() {
         let count = counted(generator.base().unused.len(), "tensor");
         messages.warning(&format!("{count} of the folder are used by nothing, the first is {first}"));

@@ -19,7 +19,7 @@ pub mod train;
 
 use crate::embedded;
 use crate::failure::Failure;
-use lare_infer::{Assistant, Device};
+use lare_infer::{Assistant, Device, OwnedFiles};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::path::Path;
@@ -38,10 +38,10 @@ pub enum Outcome {
 }
 
 /// The model in a folder, or the one inside the program.
-fn assistant(folder: Option<&Path>) -> Result<Assistant, Failure> {
+fn assistant(folder: Option<&Path>, device: &Device) -> Result<Assistant, Failure> {
     Ok(match folder {
-        Some(folder) => Assistant::from_folder(folder)?,
-        None => Assistant::from_files(&embedded::files(), &Device::Cpu)?,
+        Some(folder) => Assistant::from_files(&OwnedFiles::read(folder)?.files(), device)?,
+        None => Assistant::from_files(&embedded::files(), device)?,
     })
 }
 

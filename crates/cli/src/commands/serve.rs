@@ -63,7 +63,8 @@ fn served(serve: &Serve, messages: &Messages) -> Result<Served, Failure> {
     let model = serve.model.as_deref().map(hub::folder).transpose()?;
     if let Some(folder) = model.as_deref().filter(|folder| generate::is_for(folder)) {
         let adapter = serve.adapter.as_deref().map(generate::open_adapter).transpose()?;
-        let generator = generate::load(folder, serve.dtype.map(Into::into), adapter.as_ref(), messages)?;
+        let generator =
+            generate::load(folder, serve.computing.holding(serve.dtype.map(Into::into))?, adapter.as_ref(), messages)?;
         // A warning, once: every request that names no steps takes them.
         generate::settled(&generator, Options::default().steps, messages);
         let id = serve.model.as_deref().and_then(hub::id_of);
@@ -71,7 +72,7 @@ fn served(serve: &Serve, messages: &Messages) -> Result<Served, Failure> {
         return Ok(Served { engine: engine(generator, serve)?, name, text_reasoning_tokens: None });
     }
     super::ask::refuse_what_pretrained_models_have(serve.dtype, serve.adapter.as_deref())?;
-    let assistant = assistant(model.as_deref())?;
+    let assistant = assistant(model.as_deref(), &serve.computing.open()?)?;
     let name = served_name(assistant.name());
     let text_reasoning_tokens = model.is_none().then_some(TEXT_REASONING_TOKENS);
     Ok(Served { engine: engine(assistant, serve)?, name, text_reasoning_tokens })

@@ -97,7 +97,10 @@ fn warn_of_halting(config: &Config, messages: &Messages) {
         return;
     }
     let then = match config.base {
-        Some(_) => format!("`--steps auto` will take {}, as the last stage does", super::counted(steps, "latent step")),
+        Some(_) => format!(
+            "`--steps auto` will take {} for every question, the most of the last stage, also for those that learn to answer after as many as they have looks",
+            super::counted(steps, "latent step")
+        ),
         None => "with `--steps auto` it will answer before the first latent step".to_owned(),
     };
     messages.warning(&format!(

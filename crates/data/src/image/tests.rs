@@ -216,3 +216,28 @@ fn a_region_goes_to_the_model_and_back() {
     let back = seen.to_picture(&there);
     assert!((back.left - region.left).abs() < 1e-3 && (back.bottom - region.bottom).abs() < 1e-3);
 }
+
+/// Files of tools/reference/jpegs.py; `LARE_JPEGS` names a folder of more.
+#[test]
+fn jpegs_show_the_pixels_that_the_reference_reads_in_them() {
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/jpeg");
+    let more = std::env::var_os("LARE_JPEGS").map(std::path::PathBuf::from);
+    let folders = std::iter::once(committed).chain(more);
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
+    let jpegs: Vec<_> = files.filter(|file| file.extension().is_some_and(|extension| extension == "jpg")).collect();
+    assert!(jpegs.len() >= 8, "{jpegs:?}");
+    for file in jpegs {
+        let expected = open(&file.with_extension("png")).unwrap();
+        assert!(open(&file).unwrap() == expected, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_jpeg_of_thousands_of_passes_is_refused() {
+    let progressive = include_bytes!("../../fixtures/jpeg/progressive.jpg");
+    // Its last scan again and again.
+    let scan = progressive.windows(2).rposition(|bytes| bytes == [0xff, 0xda]).unwrap();
+    let (before, end) = (&progressive[..progressive.len() - 2], &progressive[progressive.len() - 2..]);
+    let bomb = [before, &before[scan..].repeat(1000), end].concat();
+    assert!(matches!(decode(&bomb, "bomb.jpg"), Err(ImageError::TooLarge { .. })));
+}

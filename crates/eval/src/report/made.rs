@@ -25,6 +25,7 @@ pub fn run(items: usize, right: usize) -> Run {
         batch: 4,
         bf16: false,
         dtype: None,
+        device: None,
         max_tokens: None,
     };
     let records = (0..items).map(|number| record(number, items, right)).collect();

@@ -25,7 +25,7 @@ impl Speaking for Generator {
     }
 
     fn device(&self) -> &Device {
-        &Device::Cpu
+        self.base().device()
     }
 
     fn width(&self) -> usize {

@@ -8,6 +8,7 @@ use super::vector::{Out, Path, Product, ROWS};
 use super::{Matrix, panel};
 use crate::buffer::{Shared, as_gradient, elements, filled, require_f32, with_all};
 use crate::crew::in_phases;
+use crate::fused::is_fused;
 use crate::precision::is_rounded;
 use crate::product::FEW_ROWS;
 use crate::swiglu::{gated, gated_gradient, gated_row};
@@ -32,7 +33,7 @@ pub fn feed_forward_stored(x: &Tensor, gate_up: &Matrix, down: &Matrix) -> Resul
             x.shape()
         )
     }
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         let wide = crate::linear_stored(x, gate_up, None)?; // [.., 2F]
         return crate::linear_stored(&crate::swiglu(&wide)?, down, None);
     }

@@ -3,6 +3,7 @@
 use super::vector::Path;
 use super::{Matrix, panel, vector};
 use crate::buffer::{as_gradient, elements, require_f32, with_all};
+use crate::fused::is_fused;
 use crate::precision::is_rounded;
 use crate::product::FEW_ROWS;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
@@ -31,7 +32,7 @@ pub fn linear_stored(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>) -> Resu
     if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
         bail!("linear_stored: expected a bias [{outputs}], got {:?}", bias.shape())
     }
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         return crate::linear(x, &weight.to_tensor(x.device())?, bias.map(Tensor::detach).as_ref());
     }
     require_f32("linear_stored", &[x])?;

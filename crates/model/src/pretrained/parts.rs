@@ -1,13 +1,12 @@
 //! A folder's parameters, for models that are built from it again and again: with other low-rank changes nothing is loaded,
 //! converted or held twice.
 
-use super::Pretrained;
+use super::{Holding, Pretrained};
 use crate::lora::{Changed, Lora};
 use crate::nn::{Part, Weight};
 use crate::weights::{Init, Path as Module, Source};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
-use lare_kernels::Format;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,9 +45,9 @@ impl Parts {
     ///
     /// # Errors
     /// Names the file, and the field or tensor that does not fit.
-    pub fn of_folder(folder: &Path, format: Option<Format>) -> Result<Self> {
+    pub fn of_folder(folder: &Path, holding: impl Into<Holding>) -> Result<Self> {
         let (tensors, matrices) = (RefCell::default(), RefCell::default());
-        let published = Pretrained::load(folder, format, |checkpoint, architecture| {
+        let published = Pretrained::load(folder, &holding.into(), |checkpoint, architecture| {
             let keeping = Keeping { source: checkpoint, tensors: &tensors, matrices: &matrices };
             Pretrained::new(architecture, Module::root(&keeping))
         })?;

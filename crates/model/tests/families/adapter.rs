@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use lare_model::adapter::{self, Base, SETTINGS, Settings, WEIGHTS};
 use lare_model::merge::merge;
 use lare_model::pretrained::Pretrained;
-use lare_model::{Adapter, Lora, Path, Reasoning, Refocused};
+use lare_model::{Adapter, Format, Loaded, Lora, Path, Reasoning, Refocused};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path as Folder, PathBuf};
@@ -36,7 +36,7 @@ fn refused(base: &Folder, adapter: &Folder) -> String {
 }
 
 /// The folders of families that see.
-fn seeing() -> Vec<PathBuf> {
+pub fn seeing() -> Vec<PathBuf> {
     let sees = |folder: &PathBuf| Pretrained::from_folder(folder, None).unwrap().fine().is_some();
     folders().into_iter().filter(sees).collect()
 }
@@ -69,6 +69,52 @@ fn what_is_read_back_thinks_the_same() {
             let most = read.iter().fold(0f32, |most, x| most.max(x.abs()));
             assert!(far <= 1e-5 * most, "{} {lora:?}: {far} of {most}", case.name);
         }
+    }
+}
+
+/// The matrices of the latent step as bf16 has them, in f32 again.
+fn rounded(adapter: &Folder, to: &Folder) {
+    fs::create_dir_all(to).unwrap();
+    fs::copy(adapter.join(SETTINGS), to.join(SETTINGS)).unwrap();
+    let tensors = candle_core::safetensors::load(adapter.join(WEIGHTS), &Device::Cpu).unwrap();
+    let round = |(name, tensor): (String, Tensor)| {
+        let matrix = name.starts_with("refocus.") && name.ends_with(".weight") && tensor.rank() == 2;
+        let numbers = if matrix { tensor.to_dtype(DType::BF16).unwrap() } else { tensor };
+        (name, numbers.to_dtype(DType::F32).unwrap())
+    };
+    let tensors: HashMap<String, Tensor> = tensors.into_iter().map(round).collect();
+    candle_core::safetensors::save(&tensors, to.join(WEIGHTS)).unwrap();
+}
+
+#[test]
+fn beside_a_quantised_base_the_latent_step_has_bf16_matrices_and_beside_any_other_its_own() {
+    let place = tempfile::tempdir().unwrap();
+    for ((case, all), folder) in cases().into_iter().zip(seeing()) {
+        let (own, round) = (place.path().join("own"), place.path().join("round"));
+        adapter_of(&folder, Some(&lora(&TARGETS)), &own);
+        rounded(&own, &round);
+        let said = |model: &Refocused| {
+            let (_, mut thread) = asked(model, &[&all[0]], &[2]);
+            let logits = model.say(&mut thread, &[vec![7]]).unwrap();
+            logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let of = |adapter: &Folder, format: Option<Format>| {
+            said(&Refocused::from_folder(&folder, format, &Adapter::open(adapter).unwrap()).unwrap())
+        };
+        let quantised = of(&own, Some(Format::Q8_0));
+        assert_eq!(quantised, of(&round, Some(Format::Q8_0)), "{}", case.name);
+        for format in [None, Some(Format::F32), Some(Format::Bf16)] {
+            assert_ne!(of(&own, format), of(&round, format), "{} {format:?}", case.name);
+        }
+        // The same numbers in f32, through other products.
+        let adapter = Adapter::open(&round).unwrap();
+        let bytes = fs::read(round.join(WEIGHTS)).unwrap();
+        let weights = Loaded::from_bytes(&bytes, WEIGHTS, &Device::Cpu).unwrap();
+        let base = Pretrained::adapted(&folder, Some(Format::Q8_0), &lora(&TARGETS), &weights).unwrap();
+        let wide = said(&Refocused::new(base, &adapter.settings.refocus, Path::root(&weights)).unwrap());
+        let most = wide.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let far = wide.iter().zip(&quantised).fold(0f32, |far, (a, b)| far.max((a - b).abs()));
+        assert!(far <= 1e-4 * most, "{}: {far} of {most}", case.name);
     }
 }
 

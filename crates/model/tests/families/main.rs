@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod adapter;
+mod elsewhere;
 mod lora;
 mod refocused;
 #[path = "../weights/mod.rs"]
@@ -36,9 +37,13 @@ struct Case {
 
 impl Case {
     fn open(folder: &Path) -> Self {
-        let golden = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
         let model = Pretrained::from_folder(folder, None).unwrap();
         assert_eq!(model.unused, Vec::<String>::new());
+        Self::with(folder, model)
+    }
+
+    fn with(folder: &Path, model: Pretrained) -> Self {
+        let golden = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
         Self { name: folder.file_name().unwrap().to_string_lossy().into_owned(), golden, model }
     }
 
@@ -118,56 +123,58 @@ fn run(
 
 #[test]
 fn pictures_become_the_reference_s_tokens_and_stand_where_they_stand_there() {
-    for folder in folders() {
-        let case = Case::open(&folder);
-        for prompt in case.prompts() {
-            let (ids, pictures) = (case.numbers(&format!("{prompt}.input_ids")), case.pictures(&prompt));
-            if !pictures.is_empty() {
-                let tokens: Vec<&Tensor> = pictures.iter().map(|picture| &picture.seen.tokens).collect();
-                case.near(&format!("{prompt}.vision"), &Tensor::cat(&tokens, 0).unwrap());
-            }
-            for layer in 0..pictures.first().map_or(0, |picture| picture.seen.added.len()) {
-                let name = format!("{prompt}.deepstack.{layer}");
-                let added: Vec<&Tensor> = pictures.iter().map(|picture| &picture.seen.added[layer]).collect();
-                if case.has(&name) {
-                    case.near(&name, &Tensor::cat(&added, 0).unwrap());
-                }
-            }
-            let places = case.model.places(Text { ids: &ids, pictures: &pictures }).unwrap();
-            let expected = case.numbers(&format!("{prompt}.positions"));
-            let axes = expected.len() / ids.len(); // 3 with M-RoPE, else 1
-            let got: Vec<u32> = (0..axes).flat_map(|axis| places.iter().map(move |place| place[axis])).collect();
-            assert_eq!(got, expected, "{}: {prompt}.positions", case.name);
+    folders().iter().for_each(|folder| sees_as_the_reference(&Case::open(folder)));
+}
+
+fn sees_as_the_reference(case: &Case) {
+    for prompt in case.prompts() {
+        let (ids, pictures) = (case.numbers(&format!("{prompt}.input_ids")), case.pictures(&prompt));
+        if !pictures.is_empty() {
+            let tokens: Vec<&Tensor> = pictures.iter().map(|picture| &picture.seen.tokens).collect();
+            case.near(&format!("{prompt}.vision"), &Tensor::cat(&tokens, 0).unwrap());
         }
+        for layer in 0..pictures.first().map_or(0, |picture| picture.seen.added.len()) {
+            let name = format!("{prompt}.deepstack.{layer}");
+            let added: Vec<&Tensor> = pictures.iter().map(|picture| &picture.seen.added[layer]).collect();
+            if case.has(&name) {
+                case.near(&name, &Tensor::cat(&added, 0).unwrap());
+            }
+        }
+        let places = case.model.places(Text { ids: &ids, pictures: &pictures }).unwrap();
+        let expected = case.numbers(&format!("{prompt}.positions"));
+        let axes = expected.len() / ids.len(); // 3 with M-RoPE, else 1
+        let got: Vec<u32> = (0..axes).flat_map(|axis| places.iter().map(move |place| place[axis])).collect();
+        assert_eq!(got, expected, "{}: {prompt}.positions", case.name);
     }
 }
 
 #[test]
 fn hidden_states_attention_rows_and_logits_are_the_reference_s() {
-    for folder in folders() {
-        let case = Case::open(&folder);
-        for prompt in case.prompts() {
-            // The same wherever the prefix ends, as long as its pictures are in it.
-            for own in [1, 3] {
-                let (prefix, _, hidden, last, rows) = run(&case, &prompt, own);
-                for (layer, hidden) in &hidden {
-                    let name = format!("{prompt}.hidden.{layer}");
-                    if case.has(&name) {
-                        case.near(&name, hidden);
-                    }
+    folders().iter().for_each(|folder| computes_as_the_reference(&Case::open(folder)));
+}
+
+fn computes_as_the_reference(case: &Case) {
+    for prompt in case.prompts() {
+        // The same wherever the prefix ends, as long as its pictures are in it.
+        for own in [1, 3] {
+            let (prefix, _, hidden, last, rows) = run(case, &prompt, own);
+            for (layer, hidden) in &hidden {
+                let name = format!("{prompt}.hidden.{layer}");
+                if case.has(&name) {
+                    case.near(&name, hidden);
                 }
-                let (_, places, _) = prefix.hidden.dims3().unwrap();
-                for (layer, row) in rows.iter().enumerate() {
-                    let name = format!("{prompt}.attention_row.{layer}");
-                    let expected = case.get(&name).narrow(1, 0, places).unwrap();
-                    let far = (expected - row.squeeze(0).unwrap()).unwrap().abs().unwrap().max_all().unwrap();
-                    assert!(far.to_scalar::<f32>().unwrap() < TOLERANCE, "{}: {name} is off by {far}", case.name);
-                }
-                let (counted, _) = case.get(&format!("{prompt}.logits")).dims2().unwrap();
-                let (all, _) = last.dims2().unwrap();
-                let logits = case.model.language.logits(&rows_of(&last, all - counted, counted)).unwrap();
-                case.near(&format!("{prompt}.logits"), &logits);
             }
+            let (_, places, _) = prefix.hidden.dims3().unwrap();
+            for (layer, row) in rows.iter().enumerate() {
+                let name = format!("{prompt}.attention_row.{layer}");
+                let expected = case.get(&name).narrow(1, 0, places).unwrap();
+                let far = (expected - row.squeeze(0).unwrap()).unwrap().abs().unwrap().max_all().unwrap();
+                assert!(far.to_scalar::<f32>().unwrap() < TOLERANCE, "{}: {name} is off by {far}", case.name);
+            }
+            let (counted, _) = case.get(&format!("{prompt}.logits")).dims2().unwrap();
+            let (all, _) = last.dims2().unwrap();
+            let logits = case.model.language.logits(&rows_of(&last, all - counted, counted)).unwrap();
+            case.near(&format!("{prompt}.logits"), &logits);
         }
     }
 }
