@@ -1,6 +1,6 @@
 """Folders of shapes that nobody chose, asked through `lare dump` and held against transformers.
 
-    python3 tools/reference/fresh_folders.py --lare target/release/lare [--count 8] [--seed 0] [--place DIR]
+    python3 tools/reference/fresh_folders.py --lare target/release/lare [--count 8] [--seed 0] [--longest 160] [--families NAME ...] [--place DIR]
 
 Draws, for each number from --seed on and each family, a shape (heads and their groups, widths, depth, patches, windows, sections,
 tied or not, bf16 or f32, one file or shards, old or new layout), random weights and pictures of odd sizes in several modes and
@@ -29,7 +29,9 @@ from safetensors.numpy import load_file
 
 VOCABULARY = 512  # of fixtures/chat
 FAMILIES = ["qwen2_5_vl", "qwen3_vl", "smolvlm", "qwen2", "qwen3", "llama"]
-MODES = ["RGB", "L", "RGBA", "P", "LA", "CMYK"]
+# Files that people have: mode and format. Not grey of 16 bits, which Pillow cuts off at 255, so that nearly all is white.
+FILES = [("RGB", "png"), ("RGB", "jpg"), ("RGB", "webp"), ("RGB", "bmp"), ("RGBA", "png"), ("RGBA", "webp"), ("L", "png"), ("L", "jpg"),
+         ("LA", "png"), ("P", "png"), ("P", "gif"), ("CMYK", "jpg")]
 
 
 def sections(rng, half):
@@ -76,7 +78,7 @@ def draw(family, rng):
         image = patch * scale * side
         seen = dict(image_size=image, patch_size=patch, hidden_size=width, intermediate_size=int(rng.integers(10, 90)))
         seen |= dict(num_hidden_layers=depth, num_attention_heads=heads)
-        processor = tiles(image, int(rng.integers(1, 5)), split=bool(rng.integers(2)))
+        processor = tiles(image, int(rng.integers(1, 4)), split=bool(rng.integers(2)))
         name = str(rng.choice(["smolvlm", "idefics3"]))
         return Case(name, sizes | rope(theta(rng)), seen, top={"scale_factor": scale}, processor=processor, **common)
     patch, some = int(rng.integers(3, 17)), int(rng.integers(1, depth + 1))
@@ -130,15 +132,24 @@ def photo(folder, rng, number, longest):
     height, width = rng.integers(1, longest, 2).tolist()
     if rng.integers(4) == 0:  # a strip
         height, width = (max(1, height // 12), width) if rng.integers(2) else (height, max(1, width // 12))
-    height, width = max(height, 2), max(width, 2)
-    mode = str(rng.choice(MODES))
+    least = max(2, max(height, width) // 150)  # Qwen's processor takes sides up to 200 times each other
+    height, width = max(height, least), max(width, least)
+    mode, ending = FILES[rng.integers(len(FILES))]
     image = Image.fromarray(picture(height, width))
     if mode in ("RGBA", "LA"):
         image.putalpha(Image.fromarray((np.add.outer(np.arange(height), np.arange(width)) % 256).astype(np.uint8)))
+    file, how = folder / f"photo-{number}.{ending}", {}
     image = image.convert(mode)
-    file = folder / f"photo-{number}.{'jpg' if mode == 'CMYK' or mode in ('RGB', 'L') and rng.integers(2) else 'png'}"
-    image.save(file)
-    return file, f"{mode} {width}x{height}"
+    if ending == "jpg":
+        how["quality"] = int(rng.integers(30, 100))
+    if ending == "webp":
+        how["lossless"] = bool(rng.integers(2))
+    if ending in ("jpg", "webp", "png") and rng.integers(3) == 0:  # turned by the camera
+        exif = Image.Exif()
+        exif[0x0112] = int(rng.integers(1, 9))
+        how["exif"] = exif
+    image.save(file, **how)
+    return file, f"{mode} {ending} {width}x{height}{' turned' if 'exif' in how else ''}{' lossy' if how.get('lossless') is False else ''}"
 
 
 def ask(lare, folder, images, prompt):
@@ -163,6 +174,7 @@ def main():
     parser.add_argument("--lare", type=Path, required=True)
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=int, default=160, help="side of the largest pictures in pixels")
     parser.add_argument("--families", nargs="*", default=FAMILIES)
     parser.add_argument("--place", type=Path)
     given = parser.parse_args()
@@ -177,7 +189,7 @@ def main():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             write(folder, family, case, f"{family} {seed}")
-            photos = [photo(folder, rng, number, 160) for number in range(3 if case.vision else 0)]
+            photos = [photo(folder, rng, number, given.longest) for number in range(3 if case.vision else 0)]
             shown = [[], photos[:1], photos[1:]] if case.vision else [[]]
             good = True
             for pictures in shown:
@@ -185,7 +197,7 @@ def main():
                 what = ", ".join(of for _, of in pictures) or "text"
                 sound, said = ask(given.lare, folder, [file for file, _ in pictures], "What is left of the cup?")
                 good &= sound
-                print(f"{'ok  ' if sound else 'FAIL'} {folder.name:<16} {what:<28} {said[0] if sound else ''}", flush=True)
+                print(f"{'ok  ' if sound else 'FAIL'} {folder.name:<16} {what:<44} {said[0] if sound else ''}", flush=True)
                 if not sound:
                     failed += 1
                     print("\n".join(f"       {line}" for line in said), flush=True)
