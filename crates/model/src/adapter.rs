@@ -186,7 +186,7 @@ pub fn write(folder: &Path, settings: &Settings, tensors: &BTreeMap<String, Tens
 }
 
 /// The latent step's parameters beside a quantised base: matrices in bf16. A latent step reads them all, and beside Q4_K an LQ-Former in
-/// f32 is a quarter of the time; rounding them costs a hundredth of what quantising the base does.
+/// f32 is a quarter of the time.
 struct Narrow<'a>(&'a Loaded);
 
 impl Source for Narrow<'_> {
