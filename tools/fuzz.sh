@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for a while, on the corpora that are kept beside them. Works with a stable toolchain.
 #
-#   tools/fuzz.sh [SECONDS]    # for each target; by default 60
+#   tools/fuzz.sh [SECONDS]    # for each target; by default 30
 #
 # Installs cargo-fuzz where it is missing; exit code 3: it cannot be, and nothing was run. An input that fails is left in
 # fuzz/artifacts/TARGET and ends the script.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # One seed: a gate that fails by chance says nothing of a change.
-seconds="${1:-60}"
+seconds="${1:-30}"
 cargo fuzz --version > /dev/null 2>&1 || cargo install cargo-fuzz --locked --quiet || exit 3
 
 # Coverage alone: address sanitizing needs a nightly toolchain. Panics, overflows, hangs and memory are what this finds.

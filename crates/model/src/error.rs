@@ -81,6 +81,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// An index of shards that says something its folder does not bear out.
+    #[error("{index} {fault}\n  expected  {expected}\n  got       {got}\n\nhint: fetch the whole folder again")]
+    Index {
+        /// The index.
+        index: String,
+        /// What is wrong with it, as words behind its name.
+        fault: String,
+        /// What would be accepted.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+
     /// A GGUF file that cannot be used.
     #[error("{file} {fault}\n  expected  {expected}\n  got       {got}\n\nhint: {hint}")]
     Gguf {

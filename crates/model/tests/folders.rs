@@ -94,11 +94,18 @@ fn an_index_that_does_not_tell_the_truth_is_refused() {
     };
     let message =
         changed(&|index| index["weight_map"]["model.layers.9.extra"] = json!("model-00001-of-00002.safetensors"));
-    assert!(message.contains("`model.layers.9.extra`") && message.contains("does not hold it"), "{message}");
+    assert!(message.contains("misplaces `model.layers.9.extra`"), "{message}");
+    assert!(message.contains("expected  in model-00001-of-00002.safetensors"), "{message}");
+    assert!(message.contains("got       in none of its files"), "{message}");
     let message = changed(&|index| index["weight_map"]["model.norm.weight"] = json!("../model.safetensors"));
-    assert!(message.contains("not the name of a file in this folder"), "{message}");
+    assert!(message.contains("places `model.norm.weight` outside its folder"), "{message}");
+    assert!(message.contains("\"../model.safetensors\"") && message.contains(INDEX), "{message}");
+    let message = changed(&|index| index["weight_map"]["model.norm.weight"] = json!(2));
+    assert!(message.contains("got       2"), "{message}");
     let message = changed(&|index| *index = json!({"metadata": {}}));
-    assert!(message.contains("weight_map"), "{message}");
+    assert!(message.contains("`weight_map`") && message.contains("got       [\"metadata\"]"), "{message}");
+    let message = changed(&|index| *index = json!("cut"));
+    assert!(message.contains("got       no object"), "{message}");
 }
 
 #[test]

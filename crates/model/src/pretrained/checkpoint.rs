@@ -184,21 +184,31 @@ impl<'a> Checkpoint<'a> {
     }
 
     fn add_shards(&mut self, folder: &Path, index: &Path) -> Result<()> {
-        let damaged = |reason: String| Error::Damaged { file: index.display().to_string(), reason };
+        let refused = |fault: String, expected: &str, got: String| Error::Index {
+            index: index.display().to_string(),
+            fault,
+            expected: expected.into(),
+            got,
+        };
         let text = std::fs::read_to_string(index).map_err(|e| unreadable(index, e, "check its permissions"))?;
-        let parsed: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
-        let map = parsed.get("weight_map").and_then(|map| map.as_object());
-        let map = map.ok_or_else(|| damaged("it has no `weight_map`".into()))?;
-        let mut shards = BTreeSet::new();
+        let parsed: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|e| refused("is not whole".into(), "one JSON object", e.to_string()))?;
+        let map = parsed.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| {
+            let got = parsed
+                .as_object()
+                .map_or("no object".into(), |fields| format!("{:?}", fields.keys().collect::<Vec<_>>()));
+            refused("places no tensors".into(), "an object `weight_map`: the file of each tensor", got)
+        })?;
+        let mut shards = BTreeMap::new();
         for (tensor, shard) in map {
-            let shard = shard.as_str().ok_or_else(|| damaged(format!("the file of `{tensor}` is no text")))?;
             // A name with a path in it would leave the folder.
-            if shard.contains(['/', '\\']) || shard == ".." {
-                return Err(damaged(format!("`{shard}` is not the name of a file in this folder")));
-            }
-            shards.insert(shard);
+            let name = shard.as_str().filter(|name| !name.contains(['/', '\\']) && *name != "..").ok_or_else(|| {
+                let fault = format!("places `{tensor}` outside its folder");
+                refused(fault, "the name of a file beside the index", shard.to_string())
+            })?;
+            shards.insert(tensor, name);
         }
-        for shard in shards {
+        for shard in shards.values().collect::<BTreeSet<_>>() {
             self.add(&folder.join(shard)).map_err(|error| match error {
                 Error::Read { path, reason, .. } => {
                     Error::Read { path, reason, hint: format!("{INDEX} names it; fetch the whole folder again") }
@@ -206,11 +216,12 @@ impl<'a> Checkpoint<'a> {
                 other => other,
             })?;
         }
-        for (tensor, shard) in map {
+        for (tensor, shard) in shards {
             let found = self.entries.get(&self.names.of_stored(tensor));
-            if found.is_none_or(|entry| shard.as_str() != self.files[entry.file].0.file_name().and_then(|n| n.to_str()))
-            {
-                return Err(damaged(format!("it places `{tensor}` in {shard}, which does not hold it")));
+            let found = found.and_then(|entry| self.files[entry.file].0.file_name()?.to_str());
+            if found != Some(shard) {
+                let got = found.map_or("in none of its files".into(), |file| format!("in {file}"));
+                return Err(refused(format!("misplaces `{tensor}`"), &format!("in {shard}"), got));
             }
         }
         Ok(())
