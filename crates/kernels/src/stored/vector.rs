@@ -111,11 +111,11 @@ impl Path {
                 let avx2 = is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c");
-                let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
-                let vnni = avx512
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni");
+                let avx512 = avx2
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512bw");
+                let vnni = avx512 && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni");
                 there.extend(vnni.then_some(Self::Vnni));
                 there.extend(avx512.then_some(Self::Avx512));
                 there.extend(avx2.then_some(Self::Avx2));

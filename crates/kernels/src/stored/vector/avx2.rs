@@ -74,7 +74,7 @@ fn floats<const O: usize, const G: usize, const BYTES: usize>(
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q8_0<const O: usize, const G: usize>(weights: [&[u8]; O], x: Q8_0Activations<G>) -> [[f32; G]; O] {
+fn q8_0<const O: usize, const G: usize>(weights: [&[u8]; O], x: Q8_0Activations<G>) -> [[f32; G]; O] {
     let mut sums = [[[_mm256_setzero_ps(); SUMS]; G]; O];
     let (blocks, _) = super::in_blocks::<O, Q8_0_BYTES>(weights);
     for (b, (scales, x)) in x.scales.iter().zip(x.values).enumerate().take(super::whole(blocks)) {

@@ -2,8 +2,8 @@
 //! as on the paths before it, which this one does not beat: for several rows scaled weights of 16 bits cost less, as
 //! they are made once.
 
-use super::avx2::{fold, q4k as q4k_in_words, q8_0};
-use super::avx512::{bf16, f16, f32, load};
+use super::avx2::{fold, q4k as q4k_in_words};
+use super::avx512::{bf16, f16, f32, load, load_words, q8_0};
 use crate::stored::activations::Q4KActivations;
 use crate::stored::format::{Format, Q4K_BYTES, Q4K_GROUPS, Q4K_SCALES};
 use std::arch::x86_64::*;
@@ -94,13 +94,6 @@ fn six_bits(header: __m128i) -> __m128i {
 fn load_header(bytes: &[u8; HEADER]) -> __m128i {
     // SAFETY: 16 bytes, at any address.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_words(words: &[i16; 32]) -> __m512i {
-    // SAFETY: 64 bytes, at any address.
-    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
 #[inline]
